@@ -16,6 +16,8 @@ REQUIREMENTS = {
     "transformers": ">=4.56",
     # extra text, with transformers
     "tokenizers": ">=0.22",
+    # extra audio
+    "soundfile": ">=0.13",
     # extra openvino
     "openvino": ">=2026.0",
     "nncf": ">=3.4,<4",

@@ -24,7 +24,7 @@ OV = "{runtime: openvino, precisions: [f32, int8]}"
 def _tenant() -> Iterator[None]:
     """All that it takes: a row of the table, and how its inputs are described on disk."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TASKS, "toy", TaskRow("tests.toy_task", ("toy",), ("toy",), "toy"))
+        patch.setitem(TASKS, "toy", TaskRow("tests.toy_task", ("toy",), ("toy",), ("toy",)))
         patch.setitem(PREPROCESS, "toy", ToyPreprocess)
         yield
 

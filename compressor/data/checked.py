@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.data.groups import split_off_groups
 from compressor.data.labels import listed
 from compressor.data.samples import Found, Part, Sample, Split, contents_of
 from compressor.data.splits import WANTED, split_off
@@ -64,15 +65,18 @@ def every_class_in_train(train: Sequence[Sample], names: Sequence[str], called: 
 def in_three(
     kept: Mapping[str, list[Sample]], called: str = "images"
 ) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
-    """The samples by split, those of missing splits taken from train (`split_off`); and notes."""
+    """The samples by split, those of missing splits taken from train (`split_off`), groups as a whole; and notes."""
     empty = [name for name, samples in kept.items() if not samples]
     if empty:
         raise KdcError(f"{empty[0]} holds no {called}")
     missing = [name for name in ("test", "validation") if name not in kept]
     train = kept["train"]
-    rows_of, notes = split_off(
-        [digest for _, _, digest in train], [part.labels[row] for part, row, _ in train], missing, called
-    )
+    digests, labels = [digest for _, _, digest in train], [part.labels[row] for part, row, _ in train]
+    if missing and train[0][0].groups:
+        groups = [part.groups[row] for part, row, _ in train]
+        rows_of, notes = split_off_groups(digests, labels, groups, missing, called)
+    else:
+        rows_of, notes = split_off(digests, labels, missing, called)
     return dict(kept) | {name: [train[row] for row in rows] for name, rows in rows_of.items()}, notes
 
 

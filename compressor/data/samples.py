@@ -37,7 +37,8 @@ class Part:
 
     `content(i)` fetches sample i as its kind of data has it (an image: `Content`) and may raise KdcError; `where(i)`
     names it in messages: a path, or a file and row.
-    `pixel_range`: how encoded images of more than 8 bits are read (see `images.decode`).
+    `pixel_range`: how encoded images of more than 8 bits are read (see `images.decode`). `groups`: what no split is to
+    tear apart, such as the speaker of each sample; empty: nothing is.
     """
 
     ids: tuple[str, ...]
@@ -46,6 +47,7 @@ class Part:
     where: Callable[[int], str]
     encoded: bool
     pixel_range: PixelRange | None = None
+    groups: tuple[str, ...] = ()
 
 
 # A sample that can be read: the part that it came in, its row there, and the digest of what it shows.

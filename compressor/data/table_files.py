@@ -3,20 +3,25 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from compressor.data.csv_rows import csv_text, rows_of
 from compressor.data.labels import listed
-from compressor.data.parquet_footer import footer_of
+from compressor.data.parquet_footer import footer_of, reading
 from compressor.data.places import entries, present_path
 from compressor.data.separators import separator_of
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError, needs
 from compressor.install import install_line
 
-__all__ = ["files_by_split", "header_of", "pick", "split_column"]
+__all__ = ["files_by_split", "first_cells", "header_of", "pick", "split_column"]
 
 SPLIT_COLUMNS = ("split",)
+LOOKED_AT = 20
+"""Rows."""
+LONGEST = 4096
 
 
 def files_by_split(location: str, suffix: str) -> tuple[dict[str | None, list[Path]], tuple[str, ...]]:
@@ -111,3 +116,24 @@ def header_of(location: str, suffix: str) -> list[str]:
         return list(footer_of(path)[0].names)
     with csv_text(path) as file:
         return [name.strip() for name in next(rows_of(file, path, separator=separator_of(path)), (0, []))[1]]
+
+
+def first_cells(location: str, suffix: str) -> list[str]:
+    """The texts in the first rows of the training table of `csv:` or `parquet:`, but for long ones. Raises KdcError."""
+    files, _ = files_by_split(location, suffix)
+    path = files.get("train", files.get(None, []))[0]
+    if suffix == "parquet":
+        needs("pyarrow", install_line("pyarrow"), "parquet: data")
+        return reading(path, lambda parquet: _first_texts(parquet, path))
+    with csv_text(path) as file:
+        rows = islice(rows_of(file, path, separator=separator_of(path)), 1, 1 + LOOKED_AT)
+        return [cell.strip() for _, row in rows for cell in row if len(cell) <= LONGEST]
+
+
+def _first_texts(parquet: Any, path: Path) -> list[str]:
+    with parquet.ParquetFile(path) as file:
+        texts = [field.name for field in file.schema_arrow if str(field.type) in ("string", "large_string")]
+        for batch in islice(file.iter_batches(batch_size=LOOKED_AT, columns=texts), 1 if texts else 0):
+            cells = [cell for name in texts for cell in batch[name].to_pylist()]
+            return [cell for cell in cells if cell is not None and len(cell) <= LONGEST]
+    return []

@@ -19,7 +19,8 @@ __all__ = ["Table", "join"]
 @dataclass(frozen=True, eq=False)
 class Table:
     """One file's rows. `paths` where samples are files of their own: they serve as ids, which then do not hang on the
-    order of rows. `splits`: the split column, if any. `names`: the class names in their order, if the file has them."""
+    order of rows. `splits`: the split column, if any. `names`: the class names in their order, if the file has them.
+    `groups`: see `Part`."""
 
     file: Path
     labels: tuple[str, ...]
@@ -29,6 +30,7 @@ class Table:
     where: Callable[[int], str]
     names: tuple[str, ...] | None
     note: str
+    groups: tuple[str, ...] = ()
 
 
 def join(tables: dict[str | None, list[Table]], notes: tuple[str, ...], samples: str = "images") -> Found:
@@ -81,4 +83,7 @@ def _part(ids: tuple[str, ...], members: Sequence[tuple[Table, int]]) -> Part:
         return table.where(row)
 
     labels = tuple(table.labels[row] for table, row in members)
-    return Part(ids, labels, content, where, encoded=True)
+    # Of files of which one has groups and another none, the second's samples are each a group of their own.
+    grouped = any(table.groups for table, _ in members)
+    groups = (table.groups[row] if table.groups else where(n) for n, (table, row) in enumerate(members))
+    return Part(ids, labels, content, where, encoded=True, groups=tuple(groups) if grouped else ())

@@ -71,9 +71,11 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
         raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
     refuse_stages(request.recipe)
     _refuse_specialty_of_less(request)
-    scheme = TASKS[request.task].named
-    if request.init == "random" and (not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher):
-        raise KdcError(f"--teacher-init random takes a {scheme}:NAME, and {request.teacher} is none")
+    schemes = TASKS[request.task].named
+    drawn = request.teacher.partition(":")[0] in schemes and "@" not in request.teacher
+    if request.init == "random" and not drawn:
+        forms = " or ".join(f"{scheme}:NAME" for scheme in schemes)
+        raise KdcError(f"--teacher-init random takes a {forms}, and {request.teacher} is none")
     data, specialty = training_data(request, terms, progress), None
     if request.specialty is not None:
         data, specialty = specialised(data, request.specialty, request.recipe.seed)

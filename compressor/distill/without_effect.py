@@ -16,7 +16,7 @@ def refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
     """Raise KdcError for what was asked for and would change nothing, or mean nothing."""
     teacher, recipe = request.teacher, request.recipe
     if teacher == "peers" and not recipe.peers:
-        hint = f"--set 'peers=[{{student: {TASKS[request.task].named}:NAME}}]', and the loss mutual"
+        hint = f"--set 'peers=[{{student: {TASKS[request.task].named[0]}:NAME}}]', and the loss mutual"
         raise KdcError("--teacher peers: the recipe names none", hint)
     if teacher in NO_MODEL and request.teacher_classes is not None:
         raise KdcError(f"--teacher-classes: --teacher {teacher} has the data's classes", "leave it out")

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from compressor.schema.base import Noun
 from compressor.schema.tensors import Normalization, TensorSpec
@@ -189,6 +197,16 @@ class AudioPreprocess(Preprocess):
     std: Annotated[float, Field(gt=0, le=1e12)] = 1.0
 
     task: ClassVar[str] = "audio-classification"
+
+    @model_validator(mode="after")
+    def _possible(self) -> "AudioPreprocess":
+        if self.features == "waveform":
+            return self
+        if not self.window <= min(self.fft, self.samples):
+            raise ValueError("window must be at most fft, and at most samples")
+        if not self.low_hz < self.high_hz <= self.sample_rate / 2:
+            raise ValueError("low_hz must be below high_hz, and high_hz at most half of sample_rate")
+        return self
 
     @property
     def frames(self) -> int:

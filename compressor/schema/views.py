@@ -6,14 +6,17 @@ from pydantic import Field, model_validator
 
 from compressor.schema.base import Noun
 
-__all__ = ["OF_TEXTS", "Epochs", "Share", "Views"]
+__all__ = ["OF_SOUNDS", "OF_TEXTS", "Epochs", "Share", "Views"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, le=100)]
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 
 OF_TEXTS = "token_dropping", "word_replacement"
-"""The keys that change texts; all others but `distinct` change images."""
+"""The keys that change texts."""
+
+OF_SOUNDS = "time_shift", "gain", "noise", "time_masking", "frequency_masking"
+"""The keys that change sounds, beside `mixup`; all others but `distinct` change images."""
 
 
 class Views(Noun):
@@ -21,7 +24,10 @@ class Views(Noun):
     with an aspect ratio in `ratio`, turned by up to `rotation` degrees either way, mirrored half of the time where
     `hflip`. Each image of a batch has its own.
 
-    The first view of a text is the text as it stands; others lack tokens, or have other words in their place."""
+    The first view of a text is the text as it stands; others lack tokens, or have other words in their place.
+
+    A sound is shifted, made louder or softer, and has noise added, in this order; then it is mixed with another; then
+    stretches of its log-mel features are masked."""
 
     scale: tuple[float, float] = (0.5, 1.0)
     """Lowest and highest share of the area that the crop keeps."""
@@ -50,6 +56,17 @@ class Views(Noun):
     word_replacement: Share = 0.0
     """Of texts: the share of the words of one token in whose place a view has another, one of the 15 that the teacher's
     own masked-LM head finds most probable there (Jiao et al. 2020, arXiv 1909.10351, algorithm 1)."""
+    time_shift: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Of sounds: the most seconds that a view begins earlier or later."""
+    gain: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Of sounds: the most decibels that a view is louder or softer."""
+    noise: Share = 0.0
+    """Of sounds: the loudest white noise that a view has, its root mean square as a share of the sound's own."""
+    time_masking: Share = 0.0
+    """Of sounds: the longest stretch of time that a view masks, as a share of the whole (Park et al. 2019, SpecAugment,
+    arXiv 1904.08779, sec. 2)."""
+    frequency_masking: Share = 0.0
+    """Of sounds: the widest band that a view masks, as a share of the mel channels (likewise)."""
     distinct: Epochs | None = None
     """How many different views an image has, one an epoch and then from the first again; null: a new one every
     epoch."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.data.hub_data import SAVED
 from compressor.data.places import expanded
-from compressor.data.table_files import header_of
+from compressor.data.table_files import first_cells, header_of
 from compressor.errors import KdcError
 from compressor.files.reading import json_value, read_text
 from compressor.references import Reference
@@ -50,28 +50,43 @@ def inferred(
         raise KdcError(f"--task {task!r} is none that kdc knows", f"known: {', '.join(TASKS)}")
     votes = [*_of_models(teachers, "teacher", _of_teacher), *_of_models(students, "student", _of_student)]
     claims = _of_data(data)
-    if stated_columns and not votes:
-        claims = {name: "--text-column" for name, row in TASKS.items() if row.columns}
     if task is not None:
-        votes.insert(0, (task, f"--task {task}"))
-    for name, why in votes[1:]:
-        if name != votes[0][0]:
-            raise KdcError(f"{votes[0][1]} is for {votes[0][0]}, and {why} for {name}", "give models of one task")
-    if votes:
-        name, why = votes[0]
-        if task is None and claims and name not in claims:
-            other, sign = next(iter(claims.items()))
-            raise KdcError(
-                f"{data} looks like data for {other} ({sign}), and {why} is for {name}",
-                f"give a model for {other}, or insist: --task {name}",
-            )
-        return Inferred(name, why, said=task is not None or name != DEFAULT)
+        votes.insert(0, ([task], f"--task {task}"))
+    possible = _common(votes)
+    with_columns = [name for name, row in TASKS.items() if row.columns and name in possible]
+    if stated_columns and with_columns and len(possible) > 1:
+        claims = dict.fromkeys(with_columns, "--text-column")
+    why = votes[0][1] if votes else ""
+    if claims and task is None and not any(name in claims for name in possible):
+        other, sign = next(iter(claims.items()))
+        raise KdcError(
+            f"{data} looks like data for {other} ({sign}), and {why} is for {' or '.join(possible)}",
+            f"give a model for {other}, or insist: --task {possible[0]}",
+        )
+    if len(possible) == 1:
+        return Inferred(possible[0], why, said=task is not None or possible[0] != DEFAULT)
+    claims = {name: sign for name, sign in claims.items() if name in possible}
     if len(claims) > 1:
         signs = " and ".join(f"{name} ({sign})" for name, sign in claims.items())
         raise KdcError(f"{data} may be data for {signs}, and no model tells which", f"--task {' or '.join(claims)}")
     for name, sign in claims.items():
         return Inferred(name, f"{data}: {sign}", said=name != DEFAULT)
-    return Inferred(DEFAULT, "the default", said=False)
+    return Inferred(DEFAULT if DEFAULT in possible else possible[0], "the default", said=False)
+
+
+def _common(votes: Sequence[tuple[list[str], str]]) -> list[str]:
+    """The tasks that all votes leave; raises KdcError where there is none."""
+    possible = [*TASKS]
+    for number, (names, why) in enumerate(votes):
+        left = [name for name in possible if name in names]
+        if not left:
+            before = next(other for other in reversed(votes[:number]) if not {*other[0]} & {*names})
+            raise KdcError(
+                f"{before[1]} is for {' or '.join(before[0])}, and {why} for {' or '.join(names)}",
+                "give models of one task",
+            )
+        possible = left
+    return possible
 
 
 def task_of_model(reference: str, task: str | None = None) -> "Task | None":
@@ -81,41 +96,44 @@ def task_of_model(reference: str, task: str | None = None) -> "Task | None":
     knowing = [name for name, row in TASKS.items() if scheme in row.models]
     if not knowing:
         return None
-    name = task if task in knowing else _of_teacher(reference)
-    return task_named(name or (DEFAULT if DEFAULT in knowing else knowing[0]))
+    if task in knowing:
+        return task_named(task)
+    told = _of_teacher(reference)
+    return task_named(DEFAULT if DEFAULT in told else told[0])
 
 
-def _of_models(references: Sequence[str], what: str, tell: Any) -> Iterator[tuple[str, str]]:
+def _of_models(references: Sequence[str], what: str, tell: Any) -> Iterator[tuple[list[str], str]]:
     for reference in references:
-        name = tell(reference)
-        if name is not None:
-            yield name, f"the {what} {reference}"
+        names = tell(reference)
+        if names:
+            yield names, f"the {what} {reference}"
 
 
-def _of_teacher(reference: str) -> str | None:
+def _of_teacher(reference: str) -> list[str]:
+    """The tasks that it may be for; none where it does not tell."""
     named = Reference.parse(reference)
     for scheme, file in (("run", "student.json"), ("specialists", "specialists.json")):
         if (folder := named.folder(scheme)) is not None:
             task = _json(folder / file).get("task")
-            return task if task in TASKS else None
+            return [task] if task in TASKS else []
     return _by_scheme(named, [name for name, row in TASKS.items() if named.scheme in row.models])
 
 
-def _of_student(reference: str) -> str | None:
+def _of_student(reference: str) -> list[str]:
     named = Reference.parse(reference)
+    students = [name for name, row in TASKS.items() if named.scheme in row.students]
+    # hf: of a task whose students it cannot be: who makes them says so.
     models = [name for name, row in TASKS.items() if named.scheme in row.models]
-    if len(models) > 1:  # hf: of whatever task
-        return _by_scheme(named, models)
-    return _by_scheme(named, [name for name, row in TASKS.items() if named.scheme in row.students])
+    return _by_scheme(named, students if len(models) < 2 else models)
 
 
-def _by_scheme(named: Reference, knowing: list[str]) -> str | None:
+def _by_scheme(named: Reference, knowing: list[str]) -> list[str]:
     if len(knowing) < 2:
-        return knowing[0] if knowing else None
+        return knowing
     path = Path(named.rest or "")
     config = _json(path if path.suffix == ".json" else path / "config.json")
     claiming = [name for name in knowing if config and _signs(name).of_config(config)]
-    return claiming[0] if len(claiming) == 1 else None
+    return claiming or knowing
 
 
 def _of_data(reference: str) -> dict[str, str]:
@@ -129,14 +147,19 @@ def _of_data(reference: str) -> dict[str, str]:
         if named.scheme == "folder":
             suffixes = sorted({*_suffixes(expanded(named.rest))})
             claims = {name: sign for name in knowing if (sign := _signs(name).of_suffixes(suffixes))}
-            if len(claims) > 1:  # what is written beside images: captions, boxes
-                claims = {DEFAULT: claims[DEFAULT]}
+            if len(claims) > 1:  # what is written beside images, and beside sounds: captions, boxes, transcripts
+                claims = {name: sign for name, sign in claims.items() if not TASKS[name].beside}
         elif named.scheme == "hf":
             features = _features(expanded(named.rest))
             claims = {name: sign for name in knowing if (sign := _signs(name).of_features(features))}
         else:
             columns = header_of(named.rest, named.scheme)
             claims = {name: sign for name in knowing if (sign := _signs(name).of_columns(columns))}
+            shared = [name for name, sign in claims.items() if list(claims.values()).count(sign) > 1]
+            if shared:  # a column of paths: of what, their suffixes tell
+                suffixes = sorted({Path(cell).suffix.lower() for cell in first_cells(named.rest, named.scheme)})
+                told = [name for name in shared if _signs(name).of_suffixes(suffixes)]
+                claims = {name: sign for name, sign in claims.items() if name in told or not (told and name in shared)}
     return claims
 
 

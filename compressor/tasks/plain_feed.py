@@ -17,11 +17,11 @@ from compressor.processes.team import team
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
-from compressor.schema.views import OF_TEXTS, Views
+from compressor.schema.views import OF_SOUNDS, OF_TEXTS, Views
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
 
-__all__ = ["PlainFeed", "batch_size_of", "refuse_views_of_texts"]
+__all__ = ["PlainFeed", "batch_size_of", "refuse_foreign_views"]
 
 EVAL_BATCH = 256
 Rows = NDArray[np.int64]
@@ -37,7 +37,7 @@ class PlainFeed:
     ) -> None:
         if (data.train.labels < 0).any():
             raise KdcError("this task cannot learn from samples without labels yet", "leave --unlabelled out")
-        refuse_views_of_texts(recipe.views)
+        refuse_foreign_views(recipe.views)
         self._data, self._inputs, self._recipe, self._make, self._device = data, dict(inputs), recipe, make, device
         self._team = team()
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
@@ -111,11 +111,12 @@ class PlainFeed:
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
 
 
-def refuse_views_of_texts(views: Views) -> None:
-    """Raise KdcError where a recipe asks for views that only texts have."""
-    for name in OF_TEXTS:
-        if getattr(views, name):
-            raise KdcError(f"recipe views.{name} changes texts, and this task has none", "leave it out")
+def refuse_foreign_views(views: Views) -> None:
+    """Raise KdcError where a recipe asks for views that only texts or sounds have."""
+    for what, names in (("texts", OF_TEXTS), ("sounds", OF_SOUNDS)):
+        for name in names:
+            if getattr(views, name):
+                raise KdcError(f"recipe views.{name} changes {what}, and this task has none", "leave it out")
 
 
 def batch_size_of(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:

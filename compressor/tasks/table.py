@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.schema.preprocess import ImagePreprocess, TextPreprocess
+from compressor.schema.preprocess import AudioPreprocess, ImagePreprocess, TextPreprocess
 
 if TYPE_CHECKING:
     from compressor.tasks.base import Task
@@ -27,18 +27,19 @@ __all__ = [
 @dataclass(frozen=True)
 class TaskRow:
     """`module`: where its TASK is; imported when it is asked for, since tasks bring torch along. `data`, `models`: the
-    schemes of its references, as "folder" in folder:PATH. `named`: the scheme of models that a name alone describes, so
-    that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along.
+    schemes of its references, as "folder" in folder:PATH. `named`: the schemes of models that a name alone describes,
+    so that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along.
     `candidates`: where its CATALOGUE of students is; "" where it has none. `students`: the schemes of its students, and
     `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
     distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
-    how its data and models are known. `columns`: whether columns of its tables may be stated. `runtimes`: those that
-    its models are built for; none named: all. `lacks`: what kdc cannot do with it yet."""
+    how its data and models are known. `columns`: whether columns of its tables may be stated. `beside`: its files lie
+    beside those of other tasks too, as captions do. `runtimes`: those that its models are built for; none named: all.
+    `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
     models: tuple[str, ...]
-    named: str
+    named: tuple[str, ...]
     shipping: str = "compressor.tasks.shipping"
     candidates: str = ""
     students: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class TaskRow:
     regimes: Mapping[str, str] = field(default_factory=dict)
     signs: str = ""
     columns: bool = False
+    beside: bool = False
     runtimes: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
 
@@ -57,7 +59,7 @@ TASKS: dict[str, TaskRow] = {
         "compressor.tasks.image_classification.task",
         ("folder", "idx", "parquet", "csv", "hf", "digits"),
         ("timm", "hf"),
-        "timm",
+        ("timm",),
         "compressor.tasks.image_classification.shipping",
         "compressor.tasks.image_classification.candidates",
         students=("timm",),
@@ -68,7 +70,7 @@ TASKS: dict[str, TaskRow] = {
         "compressor.tasks.text_classification.task",
         ("csv", "parquet", "hf", "folder"),
         ("hf",),
-        "hf",
+        ("hf",),
         "compressor.tasks.text_classification.shipping",
         "compressor.tasks.text_classification.candidates",
         students=("layers", "static", "hf"),
@@ -78,8 +80,21 @@ TASKS: dict[str, TaskRow] = {
         regimes={"static": "text_static"},
         signs="compressor.tasks.text_classification.signs",
         columns=True,
+        beside=True,
         runtimes=("onnxruntime", "openvino"),
         lacks=("kdc specialists", "--qat", "--students"),
+    ),
+    AudioPreprocess.task: TaskRow(
+        "compressor.tasks.audio_classification.task",
+        ("folder", "csv", "parquet", "hf"),
+        ("timm", "hf", "mlp"),
+        ("timm", "mlp"),
+        students=("timm", "mlp", "hf"),
+        student="timm:mobilenetv3_small_100",
+        teaching="audio_teach",
+        regime="audio",
+        signs="compressor.tasks.audio_classification.signs",
+        lacks=("kdc export", "kdc specialists", "--qat", "--students", "--profile"),
     ),
 }
 
@@ -111,7 +126,7 @@ def candidates_of(name: str) -> Any:
 def require_able(task: str, what: str) -> None:
     """Raise KdcError where kdc cannot do `what` with the task yet, as "kdc export"."""
     if task in TASKS and what in TASKS[task].lacks:
-        raise KdcError(f"{what}: kdc cannot do that for {task} yet", "docs/text.md says what it can")
+        raise KdcError(f"{what}: kdc cannot do that for {task} yet", "the page on its kind of data says what it can")
 
 
 def require_runtimes(task: str, runtimes: Iterable[str]) -> None:

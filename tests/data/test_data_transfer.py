@@ -15,7 +15,7 @@ from compressor.progress import Silent
 from compressor.schema.base import parse
 from compressor.schema.recipe import Recipe, Transfer
 from compressor.tasks.image_classification import open_data
-from compressor.tasks.image_classification.mixing import Mix, mixed_labels
+from compressor.tasks.mixing import Mix, mixed_labels
 from tests.kit import Hearing
 
 

@@ -27,7 +27,7 @@ def of_width(width: int, classes: int) -> Encoder:
 @pytest.fixture(scope="module", autouse=True)
 def _tenant() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TASKS, "toy", TaskRow("tests.toy_task", ("toy",), ("toy",), "toy"))
+        patch.setitem(TASKS, "toy", TaskRow("tests.toy_task", ("toy",), ("toy",), ("toy",)))
         patch.setitem(PREPROCESS, "toy", ToyPreprocess)
         patch.setattr(toy_task, "Network", of_width)
         yield

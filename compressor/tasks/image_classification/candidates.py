@@ -19,11 +19,12 @@ from compressor.errors import KdcError, os_error
 from compressor.files.cache import cache_folder
 from compressor.install import install_line
 from compressor.models.loaded import LoadedModel
+from compressor.models.timm_weights import base_of
 from compressor.schema.base import read_json, write_json
 from compressor.schema.preprocess import ImagePreprocess, Preprocess
 from compressor.schema.students import Prunable
 from compressor.tasks.image_classification.models import surgery, timm_models
-from compressor.tasks.image_classification.models.surgery import base_of, require_operations
+from compressor.tasks.image_classification.models.surgery import require_operations
 from compressor.tasks.image_classification.preprocessing import of_images
 from compressor.tasks.image_classification.stored import StoredImages
 from compressor.tasks.image_classification.task import TASK

@@ -1,13 +1,10 @@
 """Work over all images of the data, in threads and in bounded memory: checking them, and decoding a split to disk."""
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,44 +13,16 @@ from PIL import Image
 from compressor.data.samples import Part, Sample, Split
 from compressor.errors import KdcError
 from compressor.files.atomic import write_atomically
-from compressor.processes.cores import usable_cores
+from compressor.processes.threads import in_order
 from compressor.progress import Progress
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.depth import Census
 from compressor.tasks.image_classification.preprocessing import pillow_warnings_ignored, resize_and_crop
 from compressor.tasks.image_classification.reading import load_seen
 
-__all__ = ["check", "decode_split", "digest", "in_order", "readable"]
+__all__ = ["check", "decode_split", "digest", "readable"]
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-# A task is a few images, since small ones take less time than handing a task over does. How many tasks may be ahead
-# of the image that is being used bounds the memory, whatever the split's size.
-IMAGES_PER_TASK = 16
-TASKS_PER_THREAD = 3
 PIXELS_PER_STRIP = 1 << 18
-
-
-def in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
-    """`map(function, items)` in threads (Pillow decodes without the interpreter's lock), a bounded number ahead."""
-    workers = min(16, usable_cores())
-    starts = iter(range(0, len(items), IMAGES_PER_TASK))
-
-    def task(start: int) -> list[R]:
-        return [function(item) for item in items[start : start + IMAGES_PER_TASK]]
-
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = islice(starts, workers * TASKS_PER_THREAD)
-        pending: deque[Future[list[R]]] = deque(pool.submit(task, start) for start in ahead)
-        try:
-            while pending:
-                done = pending.popleft().result()
-                pending.extend(pool.submit(task, start) for start in islice(starts, 1))
-                yield from done
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def digest(image: Image.Image) -> bytes:

@@ -18,14 +18,15 @@ from compressor.progress import Progress
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
-from compressor.schema.views import OF_TEXTS
+from compressor.schema.views import OF_SOUNDS, OF_TEXTS
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.image_classification.decoding import decode_split
-from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
+from compressor.tasks.image_classification.mixing import mixed
 from compressor.tasks.image_classification.pixel_cache import Decoding, Images, Stored, bytes_of
 from compressor.tasks.image_classification.views import DRAWS, random_views
-from compressor.tasks.plain_feed import batch_size_of, refuse_views_of_texts
+from compressor.tasks.mixing import Mix, mix_of, mixed_labels
+from compressor.tasks.plain_feed import batch_size_of, refuse_foreign_views
 
 __all__ = ["ImageFeed", "needed_bytes"]
 
@@ -51,7 +52,7 @@ class ImageFeed:
         device: torch.device,
         progress: Progress,
     ) -> None:
-        refuse_views_of_texts(recipe.views)
+        refuse_foreign_views(recipe.views)
         self._data, self._inputs, self._recipe = data, inputs, recipe
         self._store, self._device, self._progress = store, device, progress
         self._largest = max(inputs.values(), key=lambda preprocess: preprocess.input_size[0] * preprocess.input_size[1])
@@ -84,7 +85,7 @@ class ImageFeed:
             "preprocess": self._inputs[key].model_dump(mode="json"),
             "whole": self._uncropped[key].model_dump(mode="json"),
             "seed": self._recipe.seed,
-            "views": self._recipe.views.model_dump(mode="json", exclude=set(OF_TEXTS)),
+            "views": self._recipe.views.model_dump(mode="json", exclude={*OF_TEXTS, *OF_SOUNDS}),
         }
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:

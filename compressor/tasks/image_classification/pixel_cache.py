@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from compressor.data.samples import Split
 from compressor.files.rows import RowFile
+from compressor.processes.threads import in_order
 from compressor.schema.preprocess import ImagePreprocess
-from compressor.tasks.image_classification.decoding import in_order
 from compressor.tasks.image_classification.preprocessing import pillow_warnings_ignored, resize_and_crop
 
 __all__ = ["Decoding", "Images", "Stored", "bytes_of"]

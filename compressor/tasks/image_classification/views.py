@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.schema.recipe import Views
+from compressor.tasks.mixing import onto
 
-__all__ = ["DRAWS", "Draw", "coverage", "onto", "random_views"]
+__all__ = ["DRAWS", "Draw", "coverage", "random_views"]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the grey that a colour is as bright as
 ERASED_AREA = (0.02, 0.33)
@@ -39,12 +40,6 @@ class Draw(IntEnum):
 
 
 DRAWS = len(Draw)
-
-
-def onto(numbers: NDArray[np.float64], device: torch.device) -> Tensor:
-    """The numbers in float32 on `device`, without waiting for it."""
-    tensor = torch.from_numpy(numbers.astype(np.float32))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def random_views(images: Tensor, numbers: NDArray[np.float64], views: Views, size: tuple[int, int]) -> Tensor:

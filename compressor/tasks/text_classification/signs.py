@@ -27,4 +27,6 @@ def of_features(features: Mapping[str, str]) -> str:
 
 def of_config(config: Mapping[str, Any]) -> str:
     """Of a model's config.json."""
-    return "vocab_size" if "vocab_size" in config and "image_size" not in config else ""
+    # Those of images say their size, and those of speech, which have a vocabulary of letters, their convolutions.
+    other = "image_size" in config or "conv_dim" in config
+    return "vocab_size" if "vocab_size" in config and not other else ""

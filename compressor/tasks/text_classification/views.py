@@ -22,7 +22,7 @@ from compressor.models.loaded import LoadedModel
 from compressor.models.weights import tensors_sha256
 from compressor.modes import evaluating
 from compressor.schema.preprocess import TextPreprocess
-from compressor.schema.views import OF_TEXTS, Views
+from compressor.schema.views import OF_SOUNDS, OF_TEXTS, Views
 from compressor.tasks.text_classification.masking import require_mask
 from compressor.tasks.text_classification.stacking import stacked
 from compressor.tasks.text_classification.tokenization import Encoded, of_texts, tokenizer_of
@@ -50,7 +50,7 @@ def refuse_views(views: Views, teacher: LoadedModel | None) -> None:
     ]
     if asked:
         raise KdcError(
-            f"recipe views.{asked[0]} changes images, and this is a text",
+            f"recipe views.{asked[0]} changes {'sounds' if asked[0] in OF_SOUNDS else 'images'}, and this is a text",
             "leave it out; token_dropping and word_replacement change texts",
         )
     if alters(views) and views.distinct == 1:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from compressor.data.randomness import keyed_uniform
 from compressor.schema.recipe import Views
-from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
+from compressor.tasks.image_classification.mixing import mixed
 from compressor.tasks.image_classification.views import DRAWS
+from compressor.tasks.mixing import Mix, mix_of, mixed_labels
 
 MIXUP, CUTMIX, BOTH = Views(mixup=0.2), Views(cutmix=1.0), Views(mixup=0.2, cutmix=1.0, mix_probability=0.8)
 

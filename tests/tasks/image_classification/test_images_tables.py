@@ -219,7 +219,7 @@ def test_parquet_bytes_in_small_row_groups(tmp_path: Path, make_bytes: MakeBytes
 def test_parquet_row_groups_beyond_the_cache(
     tmp_path: Path, make_bytes: MakeBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compressor.tasks.image_classification.sources.parquet.CACHE_BYTES", 10)
+    monkeypatch.setattr("compressor.data.parquet_cells.CACHE_BYTES", 10)
     columns = {"image": [make_bytes(row) for row in range(40)], "label": ["ant", "bee"] * 20}
     data = open_data(f"parquet:{write_parquet(tmp_path / 'all.parquet', columns, row_group_size=3)}")
     assert sum(data.info.counts.values()) == 40

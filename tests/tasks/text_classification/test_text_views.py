@@ -16,7 +16,7 @@ from compressor.schema.base import parse
 from compressor.schema.preprocess import TextPreprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.views import Views
-from compressor.tasks.plain_feed import refuse_views_of_texts
+from compressor.tasks.plain_feed import refuse_foreign_views
 from compressor.tasks.text_classification.feed import TextFeed
 from compressor.tasks.text_classification.opening import open_data
 from compressor.tasks.text_classification.tokenization import Encoded, TextTokenizer, kept
@@ -171,8 +171,8 @@ def test_views_that_cannot_be_are_refused(data: Dataset, keys: dict[str, Any], t
 @pytest.mark.parametrize("name", ["token_dropping", "word_replacement"])
 def test_other_tasks_have_no_such_views(name: str) -> None:
     with pytest.raises(KdcError, match=f"recipe views.{name} changes texts"):
-        refuse_views_of_texts(views(**{name: 0.1}))
-    refuse_views_of_texts(Views())
+        refuse_foreign_views(views(**{name: 0.1}))
+    refuse_foreign_views(Views())
 
 
 def test_which_tokens_are_words() -> None:

@@ -11,6 +11,7 @@ from compressor.errors import KdcError
 from compressor.models.checkpoints.state_dict import read_checkpoint, split_key
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.references import load_model
+from compressor.models.timm_weights import architecture_of, base_of, classifier_names, fill, other_architecture
 from compressor.models.weights import require_finite, small_head, tensors_sha256
 from compressor.modes import evaluating
 from compressor.schema.student import Weights
@@ -19,13 +20,10 @@ from compressor.tasks.image_classification.models.hf_classifier import HfClassif
 from compressor.tasks.image_classification.models.lookup import require_init, require_student_name
 from compressor.tasks.image_classification.models.narrowing import is_narrower, shapes_of
 from compressor.tasks.image_classification.models.surgery import (
-    architecture_of,
-    base_of,
     operate,
     require_operations,
     width_of,
 )
-from compressor.tasks.image_classification.models.timm_weights import classifier_names, fill, other_architecture
 from compressor.tasks.image_classification.preprocessing import of_images
 
 __all__ = ["create_student", "create_trainee"]

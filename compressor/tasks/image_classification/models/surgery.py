@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from compressor.errors import KdcError, did_you_mean
+from compressor.models.timm_weights import architecture_of, base_of
 from compressor.tasks.image_classification.models.narrowing import Shapes, narrow_like, widths
 from compressor.tasks.image_classification.models.pruning import prune
 
-__all__ = ["OPERATIONS", "architecture_of", "base_of", "operate", "possible", "require_operations", "width_of"]
+__all__ = ["OPERATIONS", "operate", "possible", "require_operations", "width_of"]
 
 CURVED = {"SiLU", "Swish", "SwishMe", "SwishJit", "Hardswish", "HardSwish", "HardSwishMe", "HardSwishJit"}
 """Activations that many kernels compute step by step, by the names of torch's and timm's classes."""
@@ -63,17 +64,6 @@ OPERATIONS = {
 }
 """By what stands after the "+"; beside them depthN, which keeps N blocks of a plain transformer, and width0.N, which
 keeps that share of the channels."""
-
-
-def base_of(name: str) -> str:
-    """The name in timm: `NAME.TAG+relu` without what is changed."""
-    return name.split("+")[0]
-
-
-def architecture_of(name: str) -> str:
-    """`name` without the tag of its weights, but with what is changed: by this a run's network is built again."""
-    base, *operations = name.split("+")
-    return "+".join((base.split(".")[0], *operations))
 
 
 def require_operations(name: str) -> tuple[str, ...]:

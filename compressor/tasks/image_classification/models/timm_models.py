@@ -21,18 +21,19 @@ from compressor.models.checkpoints.files import stored_in_half
 from compressor.models.checkpoints.state_dict import read_checkpoint, read_tensors, split_key
 from compressor.models.classes import imagenet_spellings, spellings_of
 from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.weights import require_finite, tensors_sha256
-from compressor.schema.base import parse
-from compressor.schema.preprocess import ImagePreprocess
-from compressor.schema.student import Weights
-from compressor.tasks.image_classification.models.narrowing import Shapes, shapes_of
-from compressor.tasks.image_classification.models.surgery import base_of, operate, require_operations, width_of
-from compressor.tasks.image_classification.models.timm_weights import (
+from compressor.models.timm_weights import (
+    base_of,
     classifier_names,
     fill,
     other_architecture,
     registered,
 )
+from compressor.models.weights import require_finite, tensors_sha256
+from compressor.schema.base import parse
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.student import Weights
+from compressor.tasks.image_classification.models.narrowing import Shapes, shapes_of
+from compressor.tasks.image_classification.models.surgery import operate, require_operations, width_of
 
 __all__ = [
     "create",

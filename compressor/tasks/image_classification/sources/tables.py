@@ -3,12 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from compressor.data.csv_rows import csv_text, rows_of
+from compressor.data.csv_columns import csv_columns
 from compressor.data.labels import label_texts
 from compressor.data.samples import Found
-from compressor.data.separators import separated, separator_of
-from compressor.data.split_columns import SplitColumns
-from compressor.data.table_files import files_by_split, pick, split_column
+from compressor.data.table_files import files_by_split, pick
 from compressor.data.table_rows import Table, join
 from compressor.errors import KdcError
 from compressor.progress import Progress
@@ -38,37 +36,15 @@ def image_file(text: str, table: Path) -> Path:
 
 
 def _read_csv(path: Path) -> Table:
-    separator = separator_of(path)
-    with csv_text(path) as file:
-        rows = rows_of(file, path, separator=separator)
-        header = [name.strip() for name in next(rows, (0, []))[1]]
-        image = pick(header, IMAGE_COLUMNS, "images", path)
-        label = pick(header, LABEL_COLUMNS, "labels", path)
-        split = split_column(header, path)
-        split_columns = SplitColumns(
-            {} if split else {at: name for at, name in enumerate(header) if name not in (image, label)}
-        )
-        # Only what counts is kept: a table may have many more columns.
-        columns = [header.index(name) for name in (image, label, split) if name]
-        kept = []
-        for line, row in rows:
-            kept.append((line, [row[index] for index in columns]))
-            for index in split_columns.left:
-                split_columns.see(index, [row[index]])
-    split_columns.require_none(path)
+    def choose(header: Sequence[str]) -> tuple[str, str]:
+        return pick(header, IMAGE_COLUMNS, "images", path), pick(header, LABEL_COLUMNS, "labels", path)
 
-    def column(number: int) -> list[str]:
-        return [row[number] for _, row in kept]
-
-    def without_blanks(number: int) -> list[str]:
-        return [value.strip() for value in column(number)]
-
-    def where(row: int) -> str:
-        return f"{path} line {kept[row][0]}"
-
-    note = f"images from column {image}, labels from column {label}{separated(separator)}"
-    splits = without_blanks(2) if split else None
-    return path_table(path, without_blanks(0), label_texts(column(1), where), where, splits, None, note)
+    read = csv_columns(path, choose)
+    paths = [value.strip() for value in read.column(0)]
+    return path_table(
+        path, paths, label_texts(read.column(1), read.where), read.where, read.splits, None,
+        f"images from column {read.names[0]}, labels from column {read.names[1]}{read.note}",
+    )  # fmt: skip
 
 
 def path_table(

@@ -4,20 +4,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from compressor.data.csv_rows import csv_text, rows_of
+from compressor.data.csv_columns import csv_columns
 from compressor.data.labels import label_texts
 from compressor.data.parquet_columns import column_in, hugging_face_names, refuse_split_columns
 from compressor.data.parquet_footer import footer_of, reading
 from compressor.data.samples import Found
-from compressor.data.separators import separated, separator_of
-from compressor.data.split_columns import SplitColumns
 from compressor.data.table_files import files_by_split, split_column
 from compressor.data.table_rows import Table, join
 from compressor.errors import KdcError, needs
 from compressor.install import install_line
 from compressor.progress import Progress
 from compressor.schema.student import Columns
-from compressor.tasks.text_classification.sources.columns import choose, require_words
+from compressor.tasks.text_classification.sources.columns import Chosen, choose, require_words
 
 __all__ = ["find_csv", "find_parquet", "rows_in"]
 
@@ -38,34 +36,21 @@ def find_parquet(location: str, columns: Columns, progress: Progress, *, labelle
 
 
 def _read_csv(path: Path, columns: Columns, labelled: bool) -> Table:
-    separator = separator_of(path)
-    with csv_text(path) as file:
-        rows = rows_of(file, path, separator=separator)
-        header = [name.strip() for name in next(rows, (0, []))[1]]
-        chosen = choose(header, columns, path, labelled=labelled)
-        names = chosen.names
-        _refuse_doubles(header, names, path)
-        split = split_column(header, path)
-        unread = {} if split else {at: name for at, name in enumerate(header) if name not in names}
-        split_columns = SplitColumns(unread)
-        wanted = [header.index(name) for name in (*names, *((split,) if split else ()))]
-        kept = []
-        for line, row in rows:
-            kept.append((line, [row[index] for index in wanted]))
-            for index in split_columns.left:
-                split_columns.see(index, [row[index]])
-    split_columns.require_none(path)
-    count = len(chosen.text)
-    for number, name in enumerate(chosen.text):
-        require_words((row[number] for _, row in kept), name, columns, path)
+    chosen: list[Chosen] = []
 
-    def where(row: int) -> str:
-        return f"{path} line {kept[row][0]}"
+    def choose_in(header: Sequence[str]) -> tuple[str, ...]:
+        chosen.append(choose(header, columns, path, labelled=labelled))
+        _refuse_doubles(header, chosen[0].names, path)
+        return chosen[0].names
 
-    labels = label_texts([row[count] for _, row in kept], where, gaps=True) if labelled else ("",) * len(kept)
-    splits = [row[-1].strip() for _, row in kept] if split else None
-    note = f"{chosen.note}{separated(separator)}"
-    return Table(path, labels, None, splits, lambda row: tuple(kept[row][1][:count]), where, None, note)
+    read = csv_columns(path, choose_in)
+    count = len(chosen[0].text)
+    for number, name in enumerate(chosen[0].text):
+        require_words(read.column(number), name, columns, path)
+    rows = read.values
+    labels = label_texts(read.column(count), read.where, gaps=True) if labelled else ("",) * len(rows)
+    note = f"{chosen[0].note}{read.note}"
+    return Table(path, labels, None, read.splits, lambda row: tuple(rows[row][:count]), read.where, None, note)
 
 
 def _refuse_doubles(header: Sequence[str], names: Sequence[str], path: Path) -> None:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.install import install_line
 from compressor.models import LoadedModel, load_model, load_run
+from compressor.models.timm_weights import architecture_of, base_of
 from compressor.tasks.image_classification import candidates
 from compressor.tasks.image_classification.models import pruning
 from compressor.tasks.image_classification.models.channels import read_channels, save_channels
@@ -27,7 +28,7 @@ from compressor.tasks.image_classification.models.merging import merged
 from compressor.tasks.image_classification.models.narrowing import is_narrower, shapes_of, widths
 from compressor.tasks.image_classification.models.pruning import kept_of, prune
 from compressor.tasks.image_classification.models.students import create_student, create_trainee
-from compressor.tasks.image_classification.models.surgery import architecture_of, base_of, width_of
+from compressor.tasks.image_classification.models.surgery import width_of
 from compressor.tasks.image_classification.models.timm_models import create
 from tests.forked import python
 from tests.kit import TRAINING, Ended

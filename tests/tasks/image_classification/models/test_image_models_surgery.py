@@ -12,8 +12,9 @@ from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models import load_model, load_run
+from compressor.models.timm_weights import architecture_of, base_of
 from compressor.tasks.image_classification.models.students import create_student
-from compressor.tasks.image_classification.models.surgery import CURVED, architecture_of, base_of, possible
+from compressor.tasks.image_classification.models.surgery import CURVED, possible
 from tests.kit import TRAINING, Ended
 
 NAMES = ("a", "b", "c")

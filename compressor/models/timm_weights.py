@@ -1,4 +1,4 @@
-"""State dicts for models of timm: whether one fits, which part of it is the classifier, and whose it is."""
+"""Names and state dicts of timm's models: whether one fits, which part of it is the classifier, and whose it is."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +7,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor.errors import KdcError, first_line
-from compressor.tasks.image_classification.models.surgery import architecture_of, base_of
 
-__all__ = ["classifier_names", "fill", "other_architecture", "registered"]
+__all__ = ["architecture_of", "base_of", "classifier_names", "fill", "other_architecture", "registered"]
+
+
+def base_of(name: str) -> str:
+    """The name in timm: `NAME.TAG+relu` without what is changed."""
+    return name.split("+")[0]
+
+
+def architecture_of(name: str) -> str:
+    """`name` without the tag of its weights, but with what is changed: by this a run's network is built again."""
+    base, *operations = name.split("+")
+    return "+".join((base.split(".")[0], *operations))
 
 
 def registered(name: str) -> Any:

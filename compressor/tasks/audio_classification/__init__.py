@@ -1,0 +1,1 @@
+"""Audio classification: everything that is about sounds."""

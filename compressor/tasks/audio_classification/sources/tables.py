@@ -1,0 +1,143 @@
+"""`csv:PATH` and `parquet:PATH`: tables of paths of sound files, or with the files inside; whole, or parts of them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from compressor.data.csv_columns import csv_columns
+from compressor.data.labels import label_texts
+from compressor.data.parquet_cells import Cells, encoded_in, may_hold_files
+from compressor.data.parquet_columns import column_in, hugging_face_names, refuse_split_columns
+from compressor.data.parquet_footer import footer_of, reading
+from compressor.data.samples import Found
+from compressor.data.table_files import files_by_split, split_column
+from compressor.data.table_rows import Table, join
+from compressor.errors import KdcError, needs
+from compressor.install import install_line
+from compressor.progress import Progress
+from compressor.tasks.audio_classification.reading import Cut, Recording
+from compressor.tasks.audio_classification.sources.columns import Chosen, choose, times_of
+from compressor.tasks.audio_classification.sources.folder import read_sound, recording_at
+
+__all__ = ["find_csv", "find_parquet", "grouped"]
+
+
+def find_csv(location: str, progress: Progress, *, labelled: bool = True) -> Found:
+    """CSV with a header, in UTF-8. Paths of sounds are relative to the file."""
+    files, notes = files_by_split(location, "csv")
+    tables = {split: [_read_csv(path, labelled) for path in paths] for split, paths in files.items()}
+    return join(tables, notes, "sounds")
+
+
+def find_parquet(location: str, progress: Progress, *, labelled: bool = True) -> Found:
+    """Sounds as bytes, as Hugging Face's {bytes, path}, or as paths relative to the file. Integer labels get the names
+    that Hugging Face keeps in the file's metadata, where it has them."""
+    needs("pyarrow", install_line("pyarrow"), "parquet: data")
+    files, notes = files_by_split(location, "parquet")
+    tables = {split: [_read_parquet(path, labelled) for path in paths] for split, paths in files.items()}
+    return join(tables, notes, "sounds")
+
+
+def _read_csv(path: Path, labelled: bool) -> Table:
+    chosen: list[Chosen] = []
+
+    def choose_in(header: Sequence[str]) -> tuple[str, ...]:
+        chosen.append(choose(header, path, labelled=labelled))
+        return chosen[0].names
+
+    read = csv_columns(path, choose_in)
+
+    def column(name: str | None) -> list[str] | None:
+        return None if name is None else [value.strip() for value in read.column(chosen[0].names.index(name))]
+
+    return _of_paths(path, chosen[0], column, read.where, read.splits, None, read.note)
+
+
+def _read_parquet(path: Path, labelled: bool) -> Table:
+    pa = needs("pyarrow", install_line("pyarrow"), "parquet: data")
+    schema, metadata = footer_of(path)
+    chosen, split = choose(schema.names, path, labelled=labelled), split_column(schema.names, path)
+
+    def column(name: str | None) -> list[Any] | None:
+        if name is None:
+            return None
+        values: list[Any] = reading(path, lambda parquet: column_in(parquet, path, name).to_pylist())
+        return values
+
+    def where(row: int) -> str:
+        return f"{path} row {row}"
+
+    if split is None:
+        refuse_split_columns(pa, schema, path, chosen.names)
+    names = hugging_face_names(schema, chosen.label, path) if chosen.label is not None else None
+    kind = schema.field(chosen.audio).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    splits = column(split)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _of_paths(path, chosen, column, where, splits, names, "")
+    if not may_hold_files(pa, kind):
+        raise KdcError(
+            f"{path}: column {chosen.audio} holds {kind}; expected bytes, {{bytes, path}} or the path of a sound"
+        )
+    cells, count = Cells(path, chosen.audio, metadata), metadata.num_rows
+
+    def recording(row: int) -> Recording:
+        def content() -> bytes:
+            return encoded_in(cells.at(row), where(row), lambda text: read_sound(path.parent / text), "sound")
+
+        return Recording(content, where(row))
+
+    return _table(path, chosen, column, where, splits, names, "", [recording(row) for row in range(count)], None)
+
+
+def _of_paths(
+    file: Path, chosen: Chosen, column: Callable[[str | None], list[Any] | None], where: Callable[[int], str],
+    splits: Sequence[object] | None, names: tuple[str, ...] | None, note: str,
+) -> Table:  # fmt: skip
+    """A table whose sounds are files: one recording a file, however many rows are cut from it."""
+    paths: list[str] = []
+    recordings: dict[str, Recording] = {}
+    for row, text in enumerate(column(chosen.audio) or ()):
+        if not text:
+            raise KdcError(f"{where(row)}: the path of the sound is missing")
+        paths.append(str(text))
+        recordings.setdefault(str(text), recording_at(file.parent / str(text)))
+    return _table(file, chosen, column, where, splits, names, note, [recordings[text] for text in paths], paths)
+
+
+def _table(
+    file: Path, chosen: Chosen, column: Callable[[str | None], list[Any] | None], where: Callable[[int], str],
+    splits: Sequence[object] | None, names: tuple[str, ...] | None, note: str, recordings: list[Recording],
+    paths: list[str] | None,
+) -> Table:  # fmt: skip
+    starts, ends = column(chosen.start), column(chosen.end)
+    cuts = [Cut(recording) for recording in recordings]
+    ids = paths
+    if starts is not None and ends is not None:
+        times = [times_of(start, end, where(row)) for row, (start, end) in enumerate(zip(starts, ends, strict=True))]
+        cuts = [Cut(recording, *time) for recording, time in zip(recordings, times, strict=True)]
+        if paths is not None:
+            ids = [f"{path}[{start:g}-{end:g}]" for path, (start, end) in zip(paths, times, strict=True)]
+    groups, said = grouped(column(chosen.group), paths if starts is not None else None, where)
+    stated = column(chosen.label)
+    labels = ("",) * len(cuts) if stated is None else label_texts(stated, where, names)
+
+    def content(row: int) -> Cut:
+        return cuts[row]
+
+    return Table(file, labels, ids, splits, content, where, names, f"{chosen.note}{note}{said}", groups)
+
+
+def grouped(
+    column: Sequence[object] | None, recordings: Sequence[str] | None, where: Callable[[int], str]
+) -> tuple[tuple[str, ...], str]:
+    """Which samples belong together, and the rest of a note: as a column says, else by the recording that samples are
+    cut from; empty where neither is there."""
+    if column is not None:
+        for row, value in enumerate(column):
+            if value is None or not str(value).strip():
+                raise KdcError(f"{where(row)}: the group is missing", "name one for every sample, or leave the column")
+        return tuple(str(value).strip() for value in column), ""
+    if recordings is not None:
+        return tuple(recordings), "; what is cut from one recording stays in one split"
+    return (), ""
