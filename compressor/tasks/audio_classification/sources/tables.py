@@ -100,8 +100,10 @@ def _of_paths(
     for row, text in enumerate(column(chosen.audio) or ()):
         if not text:
             raise KdcError(f"{where(row)}: the path of the sound is missing")
-        paths.append(str(text))
-        recordings.setdefault(str(text), recording_at(file.parent / str(text)))
+        path = str(text)
+        paths.append(path)
+        if path not in recordings:  # thousands of rows may be cut from one
+            recordings[path] = recording_at(file.parent / path)
     return _table(file, chosen, column, where, splits, names, note, [recordings[text] for text in paths], paths)
 
 
