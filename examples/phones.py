@@ -1,13 +1,13 @@
-"""Real speech as a table of frames of 10 ms with 39 phones and silence: Debian's English telephone prompts, one speaker.
+"""Real speech as a table of frames of 10 ms, 38 phones and silence: Debian's English telephone prompts, one speaker.
 
     apt-get install asterisk-core-sounds-en-wav asterisk-core-sounds-en
     pip install pocketsphinx
     python examples/phones.py phones                     # phones/frames.csv: all prompts that can be aligned
     python examples/phones.py phones 40                  # so many of the prompts, drawn by a fixed seed
 
-The prompts are of 8 kHz (Allison Smith, CC-BY-SA-3.0); their transcripts are aligned with them by PocketSphinx (BSD, its
-own dictionary and acoustic model). A frame is shown with its neighbours, ten on each side: 0.225 s, which is 21 windows
-of 25 ms. phones/sound/ has the prompts, mirrored at both ends so that the first and the last frames have neighbours, too.
+The prompts are of 8 kHz (Allison Smith, CC-BY-SA-3.0); PocketSphinx (BSD) aligns their transcripts with them, by its
+dictionary and its acoustic model. A frame is shown with its neighbours, ten on each side: 0.225 s, which is 21 windows
+of 25 ms. phones/sound/ has the prompts, mirrored at both ends: their first and last frames have neighbours, too.
 
     frames.csv       path,start,end,label,group,split    group: what is said; prompts that say the same are one group
     unlabelled.csv   path,start,end                      of prompts of speech whose words the dictionary lacks
@@ -75,7 +75,7 @@ def write_wave(path: Path, sound: Wave) -> None:
 
 
 def doubled(sound: Wave) -> Wave:
-    """The same sound at twice the rate, which the acoustic model of PocketSphinx takes; above 4 kHz there is nothing."""
+    """The same sound at twice the rate, which PocketSphinx's acoustic model takes; above 4 kHz there is nothing."""
     values = 2 * np.fft.irfft(np.fft.rfft(sound), 2 * len(sound))
     return np.clip(np.rint(values), -32768, 32767).astype("<i2")
 
