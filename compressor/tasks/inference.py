@@ -175,11 +175,21 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _suffixes(root: Path) -> Iterator[str]:
-    """Those of the first files in a folder, at any depth."""
-    files = (name for _, _, names in os.walk(root) for name in names if not name.startswith("."))
+    """Those of the first files in a folder, at any depth; links are followed, and no folder is entered twice."""
+    files = (name for name in _files(root) if not name.startswith(".") and name != "classes.txt")
     for name in islice(files, LOOKED_AT):
-        if name != "classes.txt":
-            yield Path(name).suffix.lower()
+        yield Path(name).suffix.lower()
+
+
+def _files(root: Path) -> Iterator[str]:
+    seen = set[tuple[int, int]]()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from names
 
 
 def _features(folder: Path) -> dict[str, str]:
