@@ -50,7 +50,8 @@ class Resampled:
 
 def within(values: Floats) -> Within:
     """Of the figure of the test set, and of the draws after it."""
-    low, high = np.percentile(values[1:], (2.5, 97.5))
+    low = np.percentile(values[1:], 2.5, method="lower")  # not between two: one may be infinite
+    high = np.percentile(values[1:], 97.5, method="higher")
     return Within(float(values[0]), float(low), float(high))
 
 

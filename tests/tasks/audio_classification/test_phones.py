@@ -15,7 +15,8 @@ def test_what_is_said_is_read_and_what_is_described_is_not(tmp_path: Path) -> No
     texts = tmp_path / "said.txt.gz"
     lines = (
         "; a comment", "", "beep: [this is a simple beep tone]", "intro: Leave your message. (simple tone sound plays)",
-        "letters/dash: dash [-]", "vm-press: Press 5 now.", "silence/1: (1 second of silence)", "joined: <beep ascending>",
+        "letters/dash: dash [-]", "vm-press: Press 5 now.", "silence/1: (1 second of silence)",
+        "joined: <beep ascending>",
     )  # fmt: skip
     with gzip.open(texts, "wt", encoding="utf-8") as file:
         file.write("\n".join(lines))

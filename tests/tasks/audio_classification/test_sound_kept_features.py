@@ -1,7 +1,5 @@
 """Features that are kept on disk are those that are computed."""
 
-import csv
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,12 @@ from compressor.progress import Silent
 from compressor.schema.preprocess import AudioPreprocess
 from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.views import Views
-from compressor.tasks.audio_classification.feed import AudioFeed, needed_bytes
 from compressor.tasks.audio_classification.features import model_input
+from compressor.tasks.audio_classification.feed import AudioFeed, needed_bytes
 from compressor.tasks.audio_classification.opening import open_data
 from compressor.tasks.audio_classification.waveforms import windows
 from compressor.tasks.base import BatchModel
+from tests.tasks.audio_classification.kit import tone, write_sound, write_table
 
 HEARD = AudioPreprocess(
     sample_rate=8000, samples=1800, window=200, hop=80, fft=256, mels=40, high_hz=4000.0, mean=-9.0, std=3.0
@@ -27,19 +26,14 @@ HEARD = AudioPreprocess(
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Frames of two tones in noise, cut 10 ms apart from recordings of a second."""
-    pytest.importorskip("soundfile")
-    folder, rng, rows = tmp_path_factory.mktemp("frames"), np.random.default_rng(0), []
+    """Frames of two tones, cut 10 ms apart from recordings of a second."""
+    folder, rows = tmp_path_factory.mktemp("frames"), []
     for number in range(9):
-        hertz, split = (500, 1500)[number % 2], ("train", "validation", "test")[number // 3]
-        values = 8000 * np.sin(2 * np.pi * hertz * np.arange(8000) / 8000) + rng.normal(0, 500, 8000)
-        with wave.open(str(folder / f"{number}.wav"), "wb") as file:
-            file.setparams((1, 2, 8000, 8000, "NONE", ""))
-            file.writeframes(values.astype("<i2").tobytes())
-        rows += [(f"{number}.wav", at / 100, at / 100 + 0.225, hertz, split) for at in range(20)]
-    with (folder / "frames.csv").open("w", newline="") as text:
-        csv.writer(text).writerows([("path", "start", "end", "label", "split"), *rows])
-    return open_data(f"csv:{folder / 'frames.csv'}")
+        pitch, split = (500, 1500)[number % 2], ("train", "validation", "test")[number // 3]
+        write_sound(folder / f"{number}.wav", tone(pitch, number, 1.0, 8000), 8000)
+        rows += [(f"{number}.wav", at / 100, at / 100 + 0.225, pitch, split) for at in range(20)]
+    table = write_table(folder / "frames.csv", rows, ("path", "start", "end", "label", "split"))
+    return open_data(f"csv:{table}")
 
 
 def feed(data: Dataset, store: Path | None, views: Views) -> AudioFeed:
