@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -119,7 +120,8 @@ class Ten:
     def students(self, case: Case, arm: str, temperature: int | None) -> list[Path]:
         """Of an arm, one a seed; whether they are there or not."""
         heat = "" if temperature is None else f"-t{temperature}"
-        return [self.bench.work / case.name / f"{arm}{heat}-{seed}" for seed in self.bench.seeds]
+        folder = self.bench.work / case.name / f"of-{self.members}"
+        return [folder / f"{arm}{heat}-{seed}" for seed in self.bench.seeds]
 
     def finished(self, runs: Sequence[Path]) -> bool:
         return all((run / "student.json").is_file() for run in runs)
@@ -164,10 +166,11 @@ class Ten:
         return [*teachers, "--teacher-cache", kept_in, *more]
 
     def train(self, options: list[str], recipe: dict[str, Any], out: Path) -> bool:
-        file = out.with_suffix(".json")
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(recipe), encoding="utf-8")
+        file, text = out.with_suffix(".json"), json.dumps(recipe)
+        if file.is_file() and file.read_text(encoding="utf-8") != text:
+            sys.exit(f"{file} is another recipe than it is now: remove it and {out}, or take another --work")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
         command = ["distill", *options, "--data", self.data, "--student", STUDENT, "--recipe", str(file)]
         return self.bench.train(command, out)
 
