@@ -110,9 +110,9 @@ class Ten:
     def more(self) -> float:
         """How many times as many frames there are with those without a transcript."""
         with (self.phones / "frames.csv").open(encoding="utf-8", newline="") as file:
-            train = sum(row["split"] == "train" for row in csv.DictReader(file))
+            train = [row["split"] for row in csv.DictReader(file)].count("train")
         with (self.phones / "unlabelled.csv").open(encoding="utf-8", newline="") as file:
-            return 1 + sum(1 for _ in csv.DictReader(file)) / train
+            return 1 + len([*csv.DictReader(file)]) / train
 
     def members_of(self, case: Case) -> list[Path]:
         return [self.bench.work / case.name / f"member-{number}" for number in range(self.members)]

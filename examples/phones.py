@@ -133,9 +133,9 @@ def times(count: int) -> Iterator[tuple[str, str]]:
 
 def main(out: Path, count: int | None = None, sounds: Path = SOUNDS, texts: Path = TRANSCRIPTS) -> None:
     """Write the folder `out`, of all prompts or of `count` of them."""
-    for path, package in ((sounds, "asterisk-core-sounds-en-wav"), (texts, "asterisk-core-sounds-en")):
-        if not path.exists():
-            raise SystemExit(f"phones: {path} does not exist: apt-get install {package}")
+    for needed, package in ((sounds, "asterisk-core-sounds-en-wav"), (texts, "asterisk-core-sounds-en")):
+        if not needed.exists():
+            raise SystemExit(f"phones: {needed} does not exist: apt-get install {package}")
     said = {name: text for name, text in sorted(transcripts(texts).items()) if (sounds / f"{name}.wav").is_file()}
     if count is not None:
         said = {name: said[name] for name in sorted(random.Random(0).sample(sorted(said), min(count, len(said))))}
