@@ -24,6 +24,7 @@ StrPath = str | os.PathLike[str]
 LIMITS: dict[str, tuple[float, float]] = {
     "input_size": (8, 4096),
     "max_length": (8, 4096),
+    "clip_seconds": (0.01, 600),
     "epochs": (1, 1_000_000),
     "batch_size": (2, 1_000_000),
     "seed": (0, 2**31 - 1),

@@ -56,6 +56,7 @@ def distill(
     recipe: "RecipeLike | None" = None,
     input_size: int | None = None,
     max_length: int | None = None,
+    clip_seconds: float | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
@@ -94,8 +95,8 @@ def distill(
         unlabelled: more images to learn from, without labels.
         teacher_cache: folder for the teacher's answers, or "off"; None: `out` until the run is finished, or the user's
             cache folder where `views.distinct` is given.
-        data, task, text_column, label_column, recipe, input_size, max_length, epochs, batch_size, seed, set, skip_bad,
-            decode_cache, tracker, resume, overwrite, progress: see `teach`.
+        data, task, text_column, label_column, recipe, input_size, max_length, clip_seconds, epochs, batch_size, seed,
+            set, skip_bad, decode_cache, tracker, resume, overwrite, progress: see `teach`.
 
     Raises:
         KdcError: see `teach`.
@@ -181,6 +182,7 @@ def precompute(
     recipe: "RecipeLike | None" = None,
     input_size: int | None = None,
     max_length: int | None = None,
+    clip_seconds: float | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,

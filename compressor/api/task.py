@@ -16,14 +16,15 @@ __all__ = ["TaskAsked", "task_asked"]
 
 @dataclass(frozen=True)
 class TaskAsked:
-    """As typed. `text_column`: one, or the two of a pair; `unfit`: options of images that were given, by their
-    names."""
+    """As typed. `text_column`: one, or the two of a pair; `unfit`: options of images, and `decode_cache`, that were
+    given, by their names."""
 
     task: str | None
     text_column: Sequence[str]
     label_column: str | None
     max_length: int | None
     input_size: int | None = None
+    clip_seconds: float | None = None
     unfit: Sequence[str] = ()
 
     def named(self, data: str, teachers: Sequence[str], students: Sequence[str], heard: Progress) -> str:
@@ -34,27 +35,40 @@ class TaskAsked:
         told = inferred(data, teachers, students, task=self.task, stated_columns=bool(self.text_column))
         if told.said:
             heard.note(f"task {told.name} ({told.why})")
-        if not TASKS[told.name].columns:
-            given: dict[str, object] = {"--text-column": self.text_column, "--label-column": self.label_column}
-            given["--max-length"] = self.max_length
-            for option, value in given.items():
+        row = TASKS[told.name]
+        for option, (value, what) in self._sizes.items():
+            if value is not None and option != row.size:
+                hint = "leave it out, or state --task" if row.size == "--input-size" else f"{row.size} …"
+                raise KdcError(f"{option} is of {what}, and this is {told.name}", hint)
+        if not row.columns:
+            for option, value in (("--text-column", self.text_column), ("--label-column", self.label_column)):
                 if value:
                     raise KdcError(f"{option} is of texts, and this is {told.name}", "leave it out, or state --task")
-            return told.name
-        if len(self.text_column) > 2:
+        elif len(self.text_column) > 2:
             raise KdcError(
                 f"--text-column is given {len(self.text_column)} times, and a sample has one text, or two",
                 "one, or two",
             )
-        unfit = [*(["--input-size"] if self.input_size is not None else []), *self.unfit]
-        if unfit:
-            hint = "--max-length TOKENS" if unfit[0] == "--input-size" else "leave it out"
-            raise KdcError(f"{unfit[0]} is of images, and this is {told.name}", hint)
+        if "--students" in row.lacks:
+            unfit = [name for name in self.unfit if row.columns or name != "--decode-cache"]
+            if unfit:
+                raise KdcError(f"{unfit[0]} is of images, and this is {told.name}", "leave it out")
         return told.name
 
     @property
+    def _sizes(self) -> dict[str, tuple[float | None, str]]:
+        """The options that say how large a sample is, and of what."""
+        return {
+            "--input-size": (self.input_size, "images"),
+            "--max-length": (self.max_length, "texts"),
+            "--clip-seconds": (self.clip_seconds, "sounds"),
+        }
+
+    @property
     def size(self) -> int | None:
-        """Of what a model takes: pixels, or tokens."""
+        """Of what a model takes: pixels, tokens, or milliseconds."""
+        if self.clip_seconds is not None:
+            return round(1000 * self.clip_seconds)
         return self.input_size if self.max_length is None else self.max_length
 
     @property
@@ -71,5 +85,6 @@ def task_asked(given: Mapping[str, Any]) -> TaskAsked:
     unfit = [f"--{name.replace('_', '-')}" for name, value in plain.items() if given.get(name, value) != value]
     columns = several(given["text_column"], "--text-column")
     return TaskAsked(
-        given["task"], columns, given["label_column"], given.get("max_length"), given.get("input_size"), unfit
-    )
+        given["task"], columns, given["label_column"], given.get("max_length"), given.get("input_size"),
+        given.get("clip_seconds"), unfit,
+    )  # fmt: skip

@@ -31,6 +31,7 @@ def teach(
     recipe: "RecipeLike | None" = None,
     input_size: int | None = None,
     max_length: int | None = None,
+    clip_seconds: float | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
@@ -48,7 +49,7 @@ def teach(
         teacher: the model to fine-tune, e.g. "timm:resnet50", "hf:REPO_OR_PATH" or "run:DIR".
         data: what to train on, e.g. "folder:PATH", "idx:PATH", "parquet:PATH", "csv:PATH" or "digits".
         out: folder for the run; the result's `reference` names it as a teacher.
-        task: "image-classification" or "text-classification"; None: as data and teacher tell.
+        task: "image-classification", "text-classification" or "audio-classification"; None: as data and teacher tell.
         text_column: the column of a table that holds the texts, or the two of a pair; None: found by its name.
         label_column: the column that holds the labels; None: found by its name.
         teacher_init: "pretrained", its own weights, or "random".
@@ -56,6 +57,7 @@ def teach(
         recipe: a recipe's file, its keys and values, or a Recipe, instead of the default one.
         input_size: height and width of images, in pixels.
         max_length: the most tokens of a text; None: as many as 95 % of the training texts have, 128 at most.
+        clip_seconds: how much of a sound is heard; None: what 95 % of the training sounds need, 10 s at most.
         epochs: passes over the training data.
         batch_size: images a training step.
         seed: of everything that is drawn.

@@ -16,6 +16,7 @@ __all__ = [
     "Baseline",
     "BatchSize",
     "BundleDir",
+    "ClipSeconds",
     "Data",
     "DecodeCache",
     "Device",
@@ -152,7 +153,9 @@ Recipe = Annotated[
 InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Of images: height and width in pixels.")]
 Task = Annotated[
     str | None,
-    typer.Option(help="image-classification or text-classification. Default: as the data and the models tell."),
+    typer.Option(
+        help="image-classification, text-classification or audio-classification. Default: as data and models tell."
+    ),
 ]
 TextColumn = Annotated[
     list[str] | None,
@@ -167,8 +170,15 @@ MaxLength = Annotated[
         min=8, max=4096, help="Tokens of a text, at most. Default: what 95 % of the training texts need, up to 128."
     ),
 ]
+ClipSeconds = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, max=600,
+        help="Of a sound, so much is heard. Default: what 95 % of the training sounds need, up to 10 s.",
+    ),
+]  # fmt: skip
 Epochs = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Passes over the training data.")]
-BatchSize = Annotated[int | None, typer.Option(min=2, max=1_000_000, help="Images or texts a training step.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, max=1_000_000, help="Samples a training step.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one recipe value.")]
 SetProfile = Annotated[
@@ -177,7 +187,7 @@ SetProfile = Annotated[
 SkipBad = Annotated[
     bool,
     typer.Option(
-        "--skip-bad", help="Leave out images and texts that cannot be read, and texts without a label; they are listed."
+        "--skip-bad", help="Leave out samples that cannot be read, and texts without a label; they are listed."
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
@@ -185,7 +195,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc m
 OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
 DecodeCache = Annotated[
     str | None,
-    typer.Option(metavar="SIZE|off", help="Disk for decoded images, e.g. 20GB. Default: half of what is free."),
+    typer.Option(metavar="SIZE|off", help="Disk for decoded samples, e.g. 20GB. Default: half of what is free."),
 ]
 Tracker = Annotated[str | None, typer.Option(help="Also log epochs to tensorboard, wandb or mlflow.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -124,7 +124,8 @@ def first_cells(location: str, suffix: str) -> list[str]:
     path = files.get("train", files.get(None, []))[0]
     if suffix == "parquet":
         needs("pyarrow", install_line("pyarrow"), "parquet: data")
-        return reading(path, lambda parquet: _first_texts(parquet, path))
+        texts: list[str] = reading(path, lambda parquet: _first_texts(parquet, path))
+        return texts
     with csv_text(path) as file:
         rows = islice(rows_of(file, path, separator=separator_of(path)), 1, 1 + LOOKED_AT)
         return [cell.strip() for _, row in rows for cell in row if len(cell) <= LONGEST]

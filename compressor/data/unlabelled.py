@@ -57,7 +57,7 @@ def new_to(without: Sequence[Split], usable: Sequence[Sample], listed: int, said
     if not new.any():
         why = "can be used" if not usable else "is new: the data holds a copy of each"
         raise KdcError(f"{said}: none of its {listed:,} {samples} {why}")
-    rows = [usable[number][1] for number in np.flatnonzero(new)]
+    rows = [usable[number][1] for number in np.flatnonzero(new).tolist()]
     return New(rows, contents[new], {name: int(known.sum()) for name, known in copied.items()})
 
 

@@ -44,7 +44,7 @@ class RowFile:
     def run(self, first: int, count: int) -> NDArray[np.uint8]:
         """`count` rows from number `first` on, in one read: uint8 [count, row]."""
         records = np.empty((count, self.row), np.uint8)
-        view, done = memoryview(records).cast("B") if count else memoryview(b""), 0
+        view, done = records.data.cast("B") if count else memoryview(b""), 0
         while done < len(view):
             try:
                 got = os.preadv(self._file, [view[done:]], self._offset + first * self.row + done)

@@ -74,7 +74,7 @@ def require_own_size(parsed: Reference, input_size: int | None) -> None:
     if parsed.scheme in OWN and input_size is not None:
         raise KdcError(
             f"{parsed.text} keeps the input size that it was trained at",
-            "leave out --input-size (of texts, --max-length)",
+            "leave out --input-size (of texts, --max-length; of sounds, --clip-seconds)",
         )
 
 

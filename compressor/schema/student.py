@@ -208,9 +208,9 @@ class Request(Noun):
     learns from the one before, in RUN/assistants/1 …, and the student from the last. `race`: several students of which
     one is to be taken; `student` is null then. `control`: the same student is then trained on labels alone too, in
     RUN/control. `steps_per_epoch`: of such a control, as many as its student's, however few samples have a label; null:
-    once through the data. `cut_from`: of a control, whose layers it begins with. `input_size`: pixels of images, or
-    the most tokens of texts (--max-length). `regime`: where `recipe` is a default of `kdc distill`; null where it is
-    the user's own, and for teach.
+    once through the data. `cut_from`: of a control, whose layers it begins with. `input_size`: pixels of images, the
+    most tokens of texts (--max-length), or of sounds the milliseconds that are heard (--clip-seconds). `regime`: where
+    `recipe` is a default of `kdc distill`; null where it is the user's own, and for teach.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -224,7 +224,7 @@ class Request(Noun):
     data: str
     unlabelled: str | None = None
     skip_bad: bool
-    input_size: Annotated[int, Field(ge=8, le=4096)] | None
+    input_size: Annotated[int, Field(ge=8, le=600_000)] | None
     columns: Columns = Columns()
     recipe: Recipe
     regime: Regime | None = None

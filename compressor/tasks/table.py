@@ -32,9 +32,9 @@ class TaskRow:
     `candidates`: where its CATALOGUE of students is; "" where it has none. `students`: the schemes of its students, and
     `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
     distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
-    how its data and models are known. `columns`: whether columns of its tables may be stated. `beside`: its files lie
-    beside those of other tasks too, as captions do. `runtimes`: those that its models are built for; none named: all.
-    `lacks`: what kdc cannot do with it yet."""
+    how its data and models are known. `columns`: whether columns of its tables may be stated. `size`: the option that
+    says how large a sample is. `beside`: its files lie beside those of other tasks too, as captions do. `runtimes`:
+    those that its models are built for; none named: all. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -49,6 +49,7 @@ class TaskRow:
     regimes: Mapping[str, str] = field(default_factory=dict)
     signs: str = ""
     columns: bool = False
+    size: str = "--input-size"
     beside: bool = False
     runtimes: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
@@ -80,6 +81,7 @@ TASKS: dict[str, TaskRow] = {
         regimes={"static": "text_static"},
         signs="compressor.tasks.text_classification.signs",
         columns=True,
+        size="--max-length",
         beside=True,
         runtimes=("onnxruntime", "openvino"),
         lacks=("kdc specialists", "--qat", "--students"),
@@ -94,6 +96,7 @@ TASKS: dict[str, TaskRow] = {
         teaching="audio_teach",
         regime="audio",
         signs="compressor.tasks.audio_classification.signs",
+        size="--clip-seconds",
         lacks=("kdc export", "kdc specialists", "--qat", "--students", "--profile"),
     ),
 }

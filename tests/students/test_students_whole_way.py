@@ -232,7 +232,7 @@ def test_merging_keeps_the_answers() -> None:
 def test_a_task_without_a_catalogue_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from compressor.tasks.table import TASKS, candidates_of
 
-    bare = TASKS["image-classification"].__class__("m", (), (), "x")
+    bare = TASKS["image-classification"].__class__("m", (), (), ("x",))
     monkeypatch.setitem(TASKS, "bare", bare)
     with pytest.raises(KdcError, match="no catalogue of students for bare"):
         candidates_of("bare")

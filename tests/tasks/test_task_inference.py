@@ -11,8 +11,9 @@ from compressor.tasks.inference import inferred
 from compressor.tasks.table import TASKS
 from tests.kit import Ended, write_colours
 
-TEXT, IMAGES = "text-classification", "image-classification"
+TEXT, IMAGES, SOUNDS = "text-classification", "image-classification", "audio-classification"
 BERT = {"model_type": "bert", "vocab_size": 100, "architectures": ["BertForSequenceClassification"]}
+WAV2VEC = {"model_type": "wav2vec2", "vocab_size": 32, "conv_dim": [8], "architectures": ["Wav2Vec2ForCTC"]}
 VIT = {"model_type": "vit", "image_size": 224, "num_channels": 3, "architectures": ["ViTForImageClassification"]}
 
 
@@ -22,17 +23,24 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("texts.csv").write_text("text,label\ngood,a\nbad,b\n")
     Path("images.csv").write_text("path,label\na.png,a\n")
+    Path("sounds.csv").write_text("path,label\na.wav,a\n")
+    Path("clips.csv").write_text("audio,start,end,label\na.wav,0,1,a\n")
+    Path("paths.csv").write_text("path,label\nthere,a\n")
     Path("both.csv").write_text("image,text,label\na.png,good,a\n")
     Path("neither.csv").write_text("x,y\n1,2\n")
-    for name, config in (("bert", BERT), ("vit", VIT), ("odd", {"model_type": "odd"})):
+    for name, config in (("bert", BERT), ("vit", VIT), ("wav2vec", WAV2VEC), ("odd", {"model_type": "odd"})):
         Path(name).mkdir()
         Path(name, "config.json").write_text(json.dumps(config))
-    for name, task in (("textrun", TEXT), ("imagerun", IMAGES)):
+    for name, task in (("textrun", TEXT), ("imagerun", IMAGES), ("soundrun", SOUNDS)):
         Path(name).mkdir()
         Path(name, "student.json").write_text(json.dumps({"task": task}))
-    for suffix, folder in ((".txt", "news/a"), (".png", "photos/a"), (".txt", "captioned/a"), (".png", "captioned/a")):
+    files = [(".txt", "news/a"), (".png", "photos/a"), (".txt", "captioned/a"), (".png", "captioned/a")]
+    files += [(".wav", "spoken/a"), (".txt", "spoken/a"), (".flac", "drawn/a"), (".png", "drawn/a")]
+    for suffix, folder in files:
         Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, f"1{suffix}").write_text("x")
+    Path("linked").mkdir()
+    Path("linked", "b").symlink_to(Path("spoken", "a").resolve())
     Path("saved").mkdir()
     Path("saved", "state.json").write_text("{}")
     features = {"text": {"dtype": "string", "_type": "Value"}, "label": {"names": ["a", "b"], "_type": "ClassLabel"}}
@@ -63,6 +71,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("folder:nowhere", "timm:resnet18", None, IMAGES),
         ("digits", "outputs:a.csv", None, IMAGES),
         ("hf:owner/data", "run:textrun", None, TEXT),
+        ("csv:sounds.csv", "timm:resnet18", None, SOUNDS),
+        ("csv:clips.csv", "outputs:a.csv", None, SOUNDS),
+        ("csv:paths.csv", "hf:wav2vec", None, SOUNDS),
+        ("csv:neither.csv", "run:soundrun", "timm:resnet18", SOUNDS),
+        ("csv:neither.csv", "mlp:8x2", None, SOUNDS),
+        ("csv:paths.csv", "outputs:a.csv", "mlp:8x2", SOUNDS),
+        ("folder:spoken", "timm:resnet18", None, SOUNDS),
+        ("folder:linked", "timm:resnet18", None, SOUNDS),
+        ("folder:drawn", "mlp:8x2", None, SOUNDS),
+        ("folder:drawn", "hf:vit", None, IMAGES),
     ],
 )
 @pytest.mark.usefixtures("place")
@@ -78,6 +96,12 @@ def test_it_is_told_by_models_and_data(data: str, teacher: str, student: str | N
         ("folder:news", ["timm:resnet18"], None, None, "looks like data for text-classification .*.txt files"),
         ("csv:images.csv", ["hf:bert"], None, None, "looks like data for image-classification .column path."),
         ("digits", ["run:textrun"], None, None, "looks like data for image-classification"),
+        ("csv:sounds.csv", ["hf:vit"], None, None, "looks like data for audio-classification .column path."),
+        ("folder:spoken", ["hf:bert"], None, None, "looks like data for audio-classification .*.wav files"),
+        ("csv:texts.csv", ["mlp:8x2"], None, None, "looks like data for text-classification"),
+        ("csv:paths.csv", ["timm:resnet18"], None, None, "may be data for image-.* and audio-.* no model tells"),
+        ("folder:drawn", ["timm:resnet18"], None, None, "may be data for image-.* and audio-.* no model tells"),
+        ("csv:images.csv", ["run:soundrun"], "hf:vit", None, "run:soundrun is for audio-.* hf:vit for image-"),
         (
             "csv:texts.csv",
             ["hf:bert", "run:imagerun"],

@@ -83,7 +83,7 @@ def feed_for(
     context.accelerator.wait_for_everyone()
     task = task_named(next(iter(inputs.values())).task)
     size = task.stored_bytes(data, inputs)
-    kept, line = context.resources.may_decode(size, store.parent)
+    kept, line = context.resources.may_decode(size, store.parent, task.samples)
     # One answer for all: what is free changes as soon as the first of them decodes.
     kept = not any_of(context.accelerator, not kept)
     if size:

@@ -53,13 +53,13 @@ class Resources:
         budget = int((free_bytes(folder) + taken_bytes(folder)) * SHARE_OF_ANSWERS)
         return replace(self, teacher_cache=folder, answers_budget=budget)
 
-    def may_decode(self, size: int, beside: Path) -> tuple[bool, str]:
-        """Whether `size` bytes of decoded images may lie beside a run, and a line that says why."""
+    def may_decode(self, size: int, beside: Path, samples: str = "images") -> tuple[bool, str]:
+        """Whether `size` bytes of decoded `samples` may lie beside a run, and a line that says why."""
         budget, rule = self.decode_cache, "--decode-cache"
         if budget is None:
             budget = int(free_bytes(beside) * SHARE_OF_FREE)
             rule = "half of what is free"
-        sizes = f"{readable(size)} of decoded images, {readable(budget)} permitted ({rule})"
+        sizes = f"{readable(size)} of decoded {samples}, {readable(budget)} permitted ({rule})"
         if size <= budget:
             return True, f"decoding once: {sizes}"
         return False, f"decoding anew in every epoch: {sizes}"

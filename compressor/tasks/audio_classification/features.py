@@ -68,7 +68,7 @@ def log_mel(waves: Tensor, preprocess: AudioPreprocess) -> Tensor:
     frames = waves.unfold(-1, preprocess.window, preprocess.hop).to(torch.float64) * window
     spectrum = torch.fft.rfft(frames, n=preprocess.fft)
     power = spectrum.real.square() + spectrum.imag.square()
-    mels = (power @ filters).clamp_min(preprocess.floor).log()
+    mels: Tensor = (power @ filters).clamp_min(preprocess.floor).log()
     return mels.to(torch.float32).transpose(1, 2).unsqueeze(1).contiguous()
 
 

@@ -76,7 +76,7 @@ def _rows(train: Split) -> NDArray[np.int64]:
 
 def _chosen(known: Unfitted, rate: int, seconds: float, source: str) -> AudioPreprocess:
     samples = max(16, round(seconds * rate))
-    values = {"sample_rate": rate, "samples": samples, "features": known.features, "high_hz": rate / 2}
+    values: dict[str, object] = {"sample_rate": rate, "samples": samples, "features": known.features}
     if known.features == "log-mel":
         window = round(0.025 * rate)
         if samples < window:
@@ -84,7 +84,12 @@ def _chosen(known: Unfitted, rate: int, seconds: float, source: str) -> AudioPre
                 f"{source} hears windows of {window} values (25 ms), and the sounds have {samples} at {rate:,} Hz",
                 "longer sounds, or more around each: start and end in a table",
             )
-        values |= {"window": window, "hop": round(0.010 * rate), "fft": 1 << math.ceil(math.log2(window))}
+        values |= {
+            "high_hz": rate / 2,
+            "window": window,
+            "hop": round(0.010 * rate),
+            "fft": 1 << math.ceil(math.log2(window)),
+        }
     made = parse(AudioPreprocess, values, f"{source}: how it hears")
     while made.features == "log-mel" and not (mel_filters(made) > 0).any(axis=0).all():
         made = made.model_copy(update={"fft": 2 * made.fft})

@@ -76,16 +76,16 @@ def open_data(
     require_decoder()
     listing = find(reference, progress)
     names = class_names_of(listing, class_names, "sound")
-    found = checked(listing, skip_bad, progress)
-    every_class_in_train(found.kept["train"], names, "sounds")
-    splits, split_notes = in_three(found.kept, "sounds")
-    notes = [*listing.notes, *found.notes, *split_notes, *absent_classes(splits, names, "sounds")]
+    checks = checked(listing, skip_bad, progress)
+    every_class_in_train(checks.kept["train"], names, "sounds")
+    splits, split_notes = in_three(checks.kept, "sounds")
+    notes = [*listing.notes, *checks.notes, *split_notes, *absent_classes(splits, names, "sounds")]
     notes += [*copies_told(splits, "sound", "sounds"), *_of_groups(splits)]
-    if found.skipped:
-        notes.append(f"left out {len(found.skipped)} sounds that cannot be used, e.g. {found.skipped[0]}")
+    if checks.skipped:
+        notes.append(f"left out {len(checks.skipped)} sounds that cannot be used, e.g. {checks.skipped[0]}")
     for note in notes:
         note_once(progress, note)
-    made = {name: split_from(name, splits[name], names, found.load) for name in WANTED}
+    made = {name: split_from(name, splits[name], names, checks.load) for name in WANTED}
     shown = {name: [(part.labels[row], sample) for part, row, sample in splits[name]] for name in WANTED}
     info = DataInfo(
         source=reference,
@@ -93,7 +93,7 @@ def open_data(
         class_names=names,
         counts={name: len(split) for name, split in made.items()},
         notes=tuple(notes),
-        skipped=found.skipped,
+        skipped=checks.skipped,
     )
     return Dataset(info, made["train"], made["validation"], made["test"], "sounds")
 
@@ -102,7 +102,7 @@ def checked(listing: Found, skip_bad: bool, progress: Progress) -> Checked:
     """The samples of a listing, each decoded; raises KdcError for those that cannot be used, and not `skip_bad`."""
     samples = list(listing.samples())
     split_of = {id(part): name for name, part in listing.parts.items()}
-    found, seen, errors, skipped = Checked({name: [] for name in listing.parts}), list[_Seen](), list[KdcError](), []
+    checks, seen, errors, skipped = Checked({name: [] for name in listing.parts}), list[_Seen](), list[KdcError](), []
     with closing(in_order(_examined, samples)) as results:
         for (part, row), result in zip(
             samples, progress.track(results, len(samples), "checking sounds"), strict=True
@@ -112,16 +112,16 @@ def checked(listing: Found, skip_bad: bool, progress: Progress) -> Checked:
                 skipped.append(part.ids[row])
                 continue
             seen.append(result)
-            found.clips[id(part), row] = result.clip
-            found.kept[split_of[id(part)]].append((part, row, result.digest))
+            checks.clips[id(part), row] = result.clip
+            checks.kept[split_of[id(part)]].append((part, row, result.digest))
     if errors and not skip_bad:
         suffix = f" (and {len(errors) - 1} more sounds)" if len(errors) > 1 else ""
         hint = f"{errors[0].hint}; --skip-bad leaves them out".removeprefix("; ")
         raise KdcError(f"{errors[0].message}{suffix}", hint, errors[0].exit_code)
     for error in errors:
         progress.warn(f"left out: {error.message}")
-    found.skipped, found.notes = tuple(skipped), tuple(_notes(seen))
-    return found
+    checks.skipped, checks.notes = tuple(skipped), tuple(_notes(seen))
+    return checks
 
 
 def _examined(sample: tuple[Part, int]) -> _Seen | KdcError:

@@ -34,10 +34,10 @@ def open_unlabelled(
     """
     try:
         part, found_notes = find_unlabelled(reference, progress)
-        found = checked(Found((), {"train": part}), skip_bad, progress)
+        checks = checked(Found((), {"train": part}), skip_bad, progress)
     except KdcError as error:
         raise KdcError(f"{said}: {error.message}", error.hint, error.exit_code) from None
-    usable = found.kept["train"]
+    usable = checks.kept["train"]
     new = new_to(without, usable, len(part.ids), f"{said} {reference}", "sounds")
     digest_of = {row: digest for _, row, digest in usable}
     info = UnlabelledInfo(
@@ -45,11 +45,11 @@ def open_unlabelled(
         count=len(new.rows),
         fingerprint=hashlib.sha256("".join(sorted(digest_of[row].hex() for row in new.rows)).encode()).hexdigest(),
         left_out_copies=len(usable) - len(new.rows),
-        skipped=found.skipped,
+        skipped=checks.skipped,
     )
     label = said.removeprefix("--")
-    told = [*found_notes, *found.notes, *new.note(info.left_out_copies, "sounds")]
-    if found.skipped:
-        told.append(f"left out {len(found.skipped)} sounds that cannot be used, e.g. {found.skipped[0]}")
-    split = new.split(part, data, lambda row: found.load(part, row))
+    told = [*found_notes, *checks.notes, *new.note(info.left_out_copies, "sounds")]
+    if checks.skipped:
+        told.append(f"left out {len(checks.skipped)} sounds that cannot be used, e.g. {checks.skipped[0]}")
+    split = new.split(part, data, lambda row: checks.load(part, row))
     return split, info, [f"{label}: {note}" for note in told]

@@ -1,15 +1,19 @@
 """Folders of sounds -> kdc teach -> kdc distill -> kdc predict."""
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from compressor.models import load_run
 from compressor.schema.preprocess import AudioPreprocess
+from compressor.tasks.audio_classification.feed import AudioFeed
 from compressor.tasks.audio_classification.opening import open_data
+from compressor.tasks.base import Batch
 from compressor.tasks.table import task_named
 from tests.kit import call
 from tests.tasks.audio_classification import kit
@@ -50,6 +54,98 @@ def test_the_same_features_by_mel_bands_train_both(folders: Mapping[str, Path]) 
     assert teacher == student
     history = [json.loads(line) for line in (folders["student"] / "history.jsonl").read_text().splitlines()]
     assert history[-1]["loss"]["kd"] < 0.5 * history[0]["loss"]["kd"]
+
+
+def test_a_resumed_run_is_the_same_bytes(
+    folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within its second epoch, with all views of sounds and a teacher that is asked anew each time."""
+    views = "views={time_shift: 0.01, gain: 6, noise: 0.1, mixup: 0.2, time_masking: 0.2, frequency_masking: 0.2}"
+    command = (
+        "distill", "--teacher", f"run:{folders['teacher']}", "--data", f"folder:{folders['data']}", "--student",
+        "timm:test_resnet", "--student-init", "random", "--epochs", 3, "--set", views, *kit.SPEED,
+    )  # fmt: skip
+    assert call(*command, "--out", tmp_path / "whole") == 0
+    batches = AudioFeed.batches
+
+    def stopping(feed: AudioFeed, epoch: int, first_step: int, keys: Any = None) -> Iterator[Batch]:
+        for number, batch in enumerate(batches(feed, epoch, first_step, keys)):
+            if (epoch, number) == (1, 3):
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AudioFeed, "batches", stopping)
+        assert call(*command, "--out", tmp_path / "parts") == 130
+    assert not (tmp_path / "parts" / "student.json").exists()
+    assert call(*command, "--out", tmp_path / "parts", "--resume") == 0
+    whole, parts = ((tmp_path / name / "student.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_sounds_without_labels_join_and_copies_of_held_out_ones_do_not(
+    folders: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = kit.tones(tmp_path / "more", 5, first=500)
+    data = open_data(f"folder:{folders['data']}")
+    for number, name in enumerate((*data.test.ids[:2], *data.train.ids[:1])):
+        shutil.copy(folders["data"] / name, more / f"copy{number}.wav")
+    code = call(
+        "distill", "--teacher", f"run:{folders['teacher']}", "--data", f"folder:{folders['data']}", "--student",
+        "mlp:8x1", "--student-init", "random", "--epochs", 1, "--unlabelled", f"folder:{more}", "--out",
+        tmp_path / "run", "--set", "transfer.labelled=0.5", "--set", "views.mixup=0.2",
+    )  # fmt: skip
+    assert code == 0
+    record = load_run(tmp_path / "run")[1]
+    assert record.data.unlabelled is not None
+    assert (record.data.unlabelled.count, record.data.unlabelled.left_out_copies) == (15, 3)
+    said = capsys.readouterr().err
+    assert "unlabelled: left out 3 copies of sounds in the data (1 of train, 2 of test)" in said
+    assert "15 sounds join train" in said
+
+
+def test_ten_into_one_in_small(folders: Mapping[str, Path], tmp_path: Path) -> None:
+    """Two fully connected teachers of other seeds, their mean taught to one of the same size on kept answers."""
+    for seed in (1, 2):
+        code = call(
+            "teach", "--teacher", "mlp:24x1", "--teacher-init", "random", "--data", f"folder:{folders['data']}",
+            "--seed", seed, "--epochs", 2, "--out", tmp_path / f"teacher{seed}", *kit.SPEED,
+        )  # fmt: skip
+        assert code == 0
+    code = call(
+        "distill", "--teacher", f"run:{tmp_path / 'teacher1'}", "--teacher", f"run:{tmp_path / 'teacher2'}", "--data",
+        f"folder:{folders['data']}", "--student", "mlp:24x1", "--student-init", "random", "--epochs", 2, "--out",
+        tmp_path / "one", "--set", "views={distinct: 1}", *kit.SPEED,
+    )  # fmt: skip
+    assert code == 0
+    record = load_run(tmp_path / "one")[1]
+    assert record.architecture == "mlp:24x1"
+    assert record.teacher is not None
+    assert " + " in record.teacher.source
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--input-size", 32), "--input-size is of images, and this is audio-classification"),
+        (("--max-length", 32), "--max-length is of texts, and this is audio-classification"),
+        (("--text-column", "text"), "--text-column is of texts, and this is audio-classification"),
+        (("--set", "views.rotation=5"), "views.rotation changes images, and this is a sound"),
+        (("--set", "crop_pct=0.9"), "crop_pct is of images"),
+        (("--clip-seconds", 0.001), "--clip-seconds"),
+        (("--qat", "--profile", "x86-laptop"), "kdc cannot do that for audio-classification yet"),
+    ],
+)
+def test_what_is_of_other_tasks_is_refused(
+    folders: Mapping[str, Path], tmp_path: Path, options: tuple[object, ...], said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    code = call(
+        "distill", "--teacher", f"run:{folders['teacher']}", "--data", f"folder:{folders['data']}", "--student",
+        "mlp:8x1", "--student-init", "random", "--out", tmp_path / "run", *options,
+    )  # fmt: skip
+    assert code == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_predictions(folders: Mapping[str, Path], tmp_path: Path) -> None:

@@ -46,12 +46,13 @@ CONFIG_BYTES = 16_000_000
 class HfSound(Staged):
     """A transformers classifier as a network from a waveform, float32 [B, samples], to logits.
 
-    `scaled`: each waveform is brought to mean 0 and variance 1 first, as its feature extractor does it.
+    `rate`: of the waveform, in Hz. `scaled`: each is brought to mean 0 and variance 1 first, as its feature extractor
+    does it.
     """
 
-    def __init__(self, model: nn.Module, scaled: bool) -> None:
+    def __init__(self, model: nn.Module, rate: int, scaled: bool) -> None:
         super().__init__()
-        self.model, self.scaled = model, scaled
+        self.model, self.rate, self.scaled = model, rate, scaled
         config: Any = model.config
         config.return_dict = True
         # What these models hide and leave out in training is drawn from numpy's generator, which no checkpoint holds.
@@ -108,7 +109,7 @@ def load_hf(reference: str, milliseconds: int | None) -> LoadedModel:
             settings = _settings(Path(in_cache(reference, PROCESSOR)).parent, source)
             model, report = _from_pretrained(transformers, reference, None)
             stored = stored_in(Path(in_cache(reference, "config.json")).parent, source)
-    network = HfSound(model, settings.scaled).float().eval()
+    network = HfSound(model, settings.rate, settings.scaled).float().eval()
     left = _left(network, set(report["missing_keys"]), source)
     require_finite(network, source)
     brought = {name: value for name, value in network.state_dict().items() if name.removeprefix("model.") not in left}
@@ -125,8 +126,8 @@ def load_hf(reference: str, milliseconds: int | None) -> LoadedModel:
     if not left:
         samples = settings.rate * SECONDS if milliseconds is None else round(settings.rate * milliseconds / 1000)
         preprocess = AudioPreprocess(sample_rate=settings.rate, samples=samples, features="waveform")
-        stated = "as stated" if milliseconds is not None else "its weights do not say how long it is to hear"
-        notes.append(f"{source} hears {preprocess.seconds:g} s of a sound ({stated})")
+        stated = "as stated" if milliseconds is not None else "its weights do not say how long that is to be"
+        notes.append(f"{source}, where it is not taught anew, hears {preprocess.seconds:g} s of a sound ({stated})")
     spellings = None if names is None else tuple((name,) for name in names)
     return check_input(
         LoadedModel(network, preprocess, spellings, weights, FAMILY, headless=bool(left), notes=tuple(notes))
@@ -189,7 +190,7 @@ def with_new_classifier(network: HfSound, classes: int) -> HfSound:
     model: Any = network.model
     config = copy.deepcopy(model.config)
     config.num_labels = classes
-    changed = HfSound(_built(config), network.scaled)
+    changed = HfSound(_built(config), network.rate, network.scaled)
     state = changed.state_dict()
     outputs = {
         f"{name}.{part}"
@@ -214,15 +215,15 @@ def from_run(folder: Path, classes: int, numbers: int) -> HfSound:
     with described_by(str(folder), numbers):
         config = transformers_library().AutoConfig.from_pretrained(folder, trust_remote_code=False)
         config.num_labels = classes
-        return HfSound(_built(config), settings.scaled)
+        return HfSound(_built(config), settings.rate, settings.scaled)
 
 
-def save_architecture(network: HfSound, rate: int, folder: Path) -> None:
+def save_architecture(network: HfSound, folder: Path) -> None:
     """Write to `folder`, for `from_run`, the model's configuration, and the settings of its feature extractor."""
     model: Any = network.model
     write_text(folder / "config.json", json.dumps(model.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
     settings = {
         "do_normalize": network.scaled, "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1,
-        "sampling_rate": rate,
+        "sampling_rate": network.rate,
     }  # fmt: skip
     write_text(folder / PROCESSOR, json.dumps(settings, indent=2, sort_keys=True) + "\n")

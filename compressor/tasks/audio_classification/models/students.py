@@ -114,7 +114,7 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str]) -> LoadedM
         inner.classifier = nn.Linear(inner.classifier.in_features, classes)
         network = inner
     elif hasattr(inner, "reset_classifier"):
-        inner.reset_classifier(classes)
+        inner.reset_classifier(classes)  # type: ignore[operator]
         network = _as_rebuilt(inner, backbone, classes)
         small_head(network, classes)
     else:

@@ -1,6 +1,7 @@
 """`csv:PATH` and `parquet:PATH`: tables of paths of sound files, or with the files inside; whole, or parts of them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ def find_parquet(location: str, progress: Progress, *, labelled: bool = True) ->
     return join(tables, notes, "sounds")
 
 
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A table of which everything but the sounds was read. `column`: its values by the name; None without one. `names`,
+    `splits`: see `Table`. `note`: the rest of one to people."""
+
+    file: Path
+    chosen: Chosen
+    column: Callable[[str | None], list[Any] | None]
+    where: Callable[[int], str]
+    splits: Sequence[object] | None
+    names: tuple[str, ...] | None = None
+    note: str = ""
+
+
 def _read_csv(path: Path, labelled: bool) -> Table:
     chosen: list[Chosen] = []
 
@@ -50,7 +65,7 @@ def _read_csv(path: Path, labelled: bool) -> Table:
     def column(name: str | None) -> list[str] | None:
         return None if name is None else [value.strip() for value in read.column(chosen[0].names.index(name))]
 
-    return _of_paths(path, chosen[0], column, read.where, read.splits, None, read.note)
+    return _of_paths(_Read(path, chosen[0], column, read.where, read.splits, None, read.note))
 
 
 def _read_parquet(path: Path, labelled: bool) -> Table:
@@ -72,9 +87,9 @@ def _read_parquet(path: Path, labelled: bool) -> Table:
     names = hugging_face_names(schema, chosen.label, path) if chosen.label is not None else None
     kind = schema.field(chosen.audio).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    splits = column(split)
+    read = _Read(path, chosen, column, where, column(split), names)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _of_paths(path, chosen, column, where, splits, names, "")
+        return _of_paths(read)
     if not may_hold_files(pa, kind):
         raise KdcError(
             f"{path}: column {chosen.audio} holds {kind}; expected bytes, {{bytes, path}} or the path of a sound"
@@ -87,32 +102,26 @@ def _read_parquet(path: Path, labelled: bool) -> Table:
 
         return Recording(content, where(row))
 
-    return _table(path, chosen, column, where, splits, names, "", [recording(row) for row in range(count)], None)
+    return _table(read, [recording(row) for row in range(count)], None)
 
 
-def _of_paths(
-    file: Path, chosen: Chosen, column: Callable[[str | None], list[Any] | None], where: Callable[[int], str],
-    splits: Sequence[object] | None, names: tuple[str, ...] | None, note: str,
-) -> Table:  # fmt: skip
+def _of_paths(read: _Read) -> Table:
     """A table whose sounds are files: one recording a file, however many rows are cut from it."""
     paths: list[str] = []
     recordings: dict[str, Recording] = {}
-    for row, text in enumerate(column(chosen.audio) or ()):
+    for row, text in enumerate(read.column(read.chosen.audio) or ()):
         if not text:
-            raise KdcError(f"{where(row)}: the path of the sound is missing")
+            raise KdcError(f"{read.where(row)}: the path of the sound is missing")
         path = str(text)
         paths.append(path)
         if path not in recordings:  # thousands of rows may be cut from one
-            recordings[path] = recording_at(file.parent / path)
-    return _table(file, chosen, column, where, splits, names, note, [recordings[text] for text in paths], paths)
+            recordings[path] = recording_at(read.file.parent / path)
+    return _table(read, [recordings[path] for path in paths], paths)
 
 
-def _table(
-    file: Path, chosen: Chosen, column: Callable[[str | None], list[Any] | None], where: Callable[[int], str],
-    splits: Sequence[object] | None, names: tuple[str, ...] | None, note: str, recordings: list[Recording],
-    paths: list[str] | None,
-) -> Table:  # fmt: skip
-    starts, ends = column(chosen.start), column(chosen.end)
+def _table(read: _Read, recordings: list[Recording], paths: list[str] | None) -> Table:
+    chosen, where = read.chosen, read.where
+    starts, ends = read.column(chosen.start), read.column(chosen.end)
     cuts = [Cut(recording) for recording in recordings]
     ids = paths
     if starts is not None and ends is not None:
@@ -120,14 +129,11 @@ def _table(
         cuts = [Cut(recording, *time) for recording, time in zip(recordings, times, strict=True)]
         if paths is not None:
             ids = [f"{path}[{start:g}-{end:g}]" for path, (start, end) in zip(paths, times, strict=True)]
-    groups, said = grouped(column(chosen.group), paths if starts is not None else None, where)
-    stated = column(chosen.label)
-    labels = ("",) * len(cuts) if stated is None else label_texts(stated, where, names)
-
-    def content(row: int) -> Cut:
-        return cuts[row]
-
-    return Table(file, labels, ids, splits, content, where, names, f"{chosen.note}{note}{said}", groups)
+    groups, said = grouped(read.column(chosen.group), paths if starts is not None else None, where)
+    stated = read.column(chosen.label)
+    labels = ("",) * len(cuts) if stated is None else label_texts(stated, where, read.names)
+    note = f"{chosen.note}{read.note}{said}"
+    return Table(read.file, labels, ids, read.splits, cuts.__getitem__, where, read.names, note, groups)
 
 
 def grouped(
