@@ -147,7 +147,7 @@ def _number(name: str, value: Any) -> Any:
     low, high = LIMITS[name]
     if value is None:
         return None  # where that is no default, it fails where it is used
-    is_integer = name not in ("race_share", "seconds")
+    is_integer = name not in ("race_share", "seconds", "clip_seconds")
     try:
         if isinstance(value, bool):
             raise TypeError

@@ -41,8 +41,8 @@ class TaskAsked:
                 hint = "leave it out, or state --task" if row.size == "--input-size" else f"{row.size} …"
                 raise KdcError(f"{option} is of {what}, and this is {told.name}", hint)
         if not row.columns:
-            for option, value in (("--text-column", self.text_column), ("--label-column", self.label_column)):
-                if value:
+            for option, named in (("--text-column", self.text_column), ("--label-column", self.label_column)):
+                if named:
                     raise KdcError(f"{option} is of texts, and this is {told.name}", "leave it out, or state --task")
         elif len(self.text_column) > 2:
             raise KdcError(

@@ -82,8 +82,7 @@ def teach(
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
-    task = asked.named(data, [teacher], [], heard)
-    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    task, flags = asked.named(data, [teacher], [], heard), {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
         "task": task, "columns": asked.columns, "command": "teach", "teacher": teacher, "student": None,
         "init": teacher_init, "data": data, "skip_bad": skip_bad, "input_size": asked.size,

@@ -1,6 +1,7 @@
 """report.html: one file that fetches nothing, in which names are text, and every number is what was measured."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -198,6 +199,30 @@ def test_it_lies_beside_the_other_reports_and_is_sealed(make_bundle: Make, kdc: 
     assert kdc("report", bundle, "--format", "html", "--out", tmp_path / "x.html").code == 0
     assert (tmp_path / "x.html").read_text(encoding="utf-8") == written
     assert kdc("report", bundle, "--format", "html").out == written
+
+
+TEXTS = """
+import sys
+from pathlib import Path
+from compressor.report import build_report, texts_of
+from compressor.report.read import read_results
+bundle = Path(sys.argv[1])
+print(*texts_of(bundle, build_report(bundle), read_results(bundle)).values(), sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_every_process_writes_the_same_bytes(make_bundle: Make) -> None:
+    """Sets of strings come in another order in each: the budget in the page's data once did."""
+    bundle = make_bundle(variants=VARIANTS, budget={"p50_ms": 3, "size_mb": 20, "min_retention": 0.5, "p90_ms": 4})
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", TEXTS, str(bundle)], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True,
+            text=True, check=True,
+        ).stdout
+        for seed in "123"
+    }  # fmt: skip
+    assert len(texts) == 1
 
 
 def test_names_are_text(make_bundle: Make, edit_json: Edit) -> None:

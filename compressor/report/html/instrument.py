@@ -84,7 +84,7 @@ def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict
         "profile": profile_to_type(report),
         "allow_unmeasured": allow_unmeasured,
         "elsewhere": bool(report.differences),
-        "budget": {name: getattr(budget, name) for name in budget.model_fields_set if name in movable},
+        "budget": {name: value for name, value in budget if name in budget.model_fields_set & movable},
         "against_teacher": teacher_of(results) is not None or results.table is not None,
         "lines": [
             {"name": line.name, "kind": line.kind, "at_most": line.at_most, "unit": line.unit, "label": line.label}

@@ -26,7 +26,8 @@ WAVE = tone(440, 0)
 def test_formats_hold_the_same_sound(kind: str, subtype: str, most: float) -> None:
     wave, rate = tone(440, 0, 0.5, 16000), 16000
     made = decode(encoded(wave, rate, kind, subtype), "a file")
-    assert (made.rate, made.channels, made.values.dtype) == (rate, 1, np.float32)
+    assert (made.rate, made.channels) == (rate, 1)
+    assert made.values.dtype == np.float32
     assert abs(len(made.values) - len(wave)) <= (0 if kind != "MP3" else 2304)
     if kind != "MP3":
         assert np.abs(made.values - wave).max() <= most
@@ -78,8 +79,8 @@ def test_a_recording_is_decoded_once_for_its_parts() -> None:
     assert len(asked) == 1
 
 
-def opened(folder: Path, heard: Heard | None = None, **how: bool) -> Dataset:
-    return open_data(f"folder:{folder}", progress=heard or Heard(), **how)
+def opened(folder: Path, heard: Heard | None = None, *, skip_bad: bool = False) -> Dataset:
+    return open_data(f"folder:{folder}", progress=heard or Heard(), skip_bad=skip_bad)
 
 
 def test_bad_files_are_refused_or_left_out(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from tests.tasks.audio_classification.kit import (
 LONG = AudioPreprocess(sample_rate=RATE, samples=800, window=100, hop=40, fft=256, high_hz=RATE / 2, mean=-2, std=3)
 
 
-def opened(reference: object, heard: Heard | None = None, **how: bool) -> Dataset:
-    return open_data(str(reference), progress=heard or Heard(), **how)
+def opened(reference: object, heard: Heard | None = None) -> Dataset:
+    return open_data(str(reference), progress=heard or Heard())
 
 
 def recordings(folder: Path, count: int = 6, rate: int = RATE) -> list[tuple[object, ...]]:

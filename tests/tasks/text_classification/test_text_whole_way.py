@@ -111,7 +111,7 @@ def test_a_stated_length_cuts_and_parts_of_a_step_learn_the_same(made: Path, kdc
     assert ended.code == 0, ended.err
     assert of_texts(load_run(tmp_path / "short")[1].preprocess).max_length == 12
     (said,) = [line for line in ended.err.splitlines() if "max length" in line]
-    assert re.search(r"max length 12 tokens \(--max-length\): [1-9]\d* of 174 training texts are cut", said)
+    assert re.search(r"max length 12 tokens \(as stated\): [1-9]\d* of 174 training texts are cut", said)
     plain = ("--set", "optimizer.clip_norm=null", "--set", "losses=[{name: kd}]")
     rows = []
     for name, parts in (("whole", 1), ("parts", 4)):

@@ -65,7 +65,7 @@ def _fault(root: Path, placed: Mapping[str, list[PurePath]]) -> str:
         return f"lacks {len(missed):,} of its images, e.g. {missed[0]}"
     for split, paths in placed.items():
         class_folders: dict[str, set[PurePath]] = defaultdict(set)
-        for folder in {path.parent for path in paths}:
+        for folder in sorted({path.parent for path in paths}):
             class_folders[folder.name].add(folder)
             split_name = next(
                 (part for part in folder.parts[:-1] if sounds_like(part) not in (None, _meant(split))), None
