@@ -91,7 +91,7 @@ class Tables:
                 student = self.draws.of_seeds(self.right(runs))
                 rows.append([name, str(self.ten.temperature(case, arm) or ""), str(self.ten.epochs(case, arm)),
                              *self.scores(runs), str(within(student - single)),
-                             str(kept(student, single, ensemble))])  # fmt: skip
+                             share(student, single, ensemble)])  # fmt: skip
         return rows
 
     def scores(self, runs: Sequence[Path]) -> list[str]:
@@ -114,7 +114,7 @@ class Tables:
             student = self.draws.of_seeds(self.right(taught[-1]))
             rows.append([str(case.epochs), f"{steps_of(members[0]):,}", self.tested(members), f"{ensemble[0]:.2f}",
                          str(within(ensemble - single)), *map(self.tested, taught),
-                         str(kept(student, single, ensemble))])  # fmt: skip
+                         share(student, single, ensemble)])  # fmt: skip
         return rows
 
     def few(self, case: Case) -> Table:
@@ -132,6 +132,11 @@ class Tables:
                              str(self.ten.epochs(case, arm)), *self.scores(runs), gained])  # fmt: skip
         gained = str(within(self.draws.of_seeds(self.right(members)) - base))
         return [*rows, ["100 %, hard: one member", "", str(case.members_epochs), *self.scores(members), gained]]
+
+
+def share(student: Floats, single: Floats, ensemble: Floats) -> str:
+    """Of the gain; nothing where that cannot be told from none."""
+    return str(kept(student, single, ensemble)) if within(ensemble - single).low > 0 else "–"
 
 
 def markdown(rows: Table) -> str:

@@ -68,6 +68,9 @@ def test_where_an_ensemble_gains_nothing_no_share_is_told() -> None:
     told = kept(np.full(101, 71.0), single, ensemble)
     assert told.value == 50
     assert told.high == np.inf
+    assert ten_into_one.share(np.full(101, 71.0), single, ensemble) == "–"
+    ensemble[1:] = 73.0
+    assert ten_into_one.share(np.full(101, 71.0), single, ensemble) == "50.00 [33.33 to 33.33]"
 
 
 @pytest.mark.parametrize("name", [*ARMS, *FEW_ARMS])
