@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.regimes import Bench, Scores, gain, spread, steps_of
+from compressor.data.samples import Dataset
 from compressor.models import load_model
 from compressor.progress import Silent
 from compressor.stats import balanced_accuracy, top1
@@ -115,13 +117,18 @@ def run_of(bench: Bench, name: str, arm: str, layers: int, seed: int) -> Path:
     return bench.work / name / f"{arm}-{layers}-{seed}"
 
 
+@cache
+def opened(task: str, data: str) -> Dataset:
+    return task_named(task).open_data(data, progress=Silent())
+
+
 def answers(run: Path, data: str) -> dict[str, NDArray[Any]]:
     """What a run answers to validation and test, and their labels; kept beside it."""
     kept = run.with_suffix(".npz")
     if not kept.is_file():
         model = load_model(f"run:{run}")
         task = task_named(model.preprocess.task)
-        dataset = task.open_data(data, progress=Silent())
+        dataset = opened(task.name, data)
         values: dict[str, Any] = {}
         for split in (dataset.validation, dataset.test):
             batches = task.evaluation(split, model.preprocess, 64, torch.device("cpu"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.schema.preprocess import AudioPreprocess, Preprocess
 
-__all__ = ["features", "log_mel", "mel_filters", "of_sounds", "resampled", "start_of", "window_of"]
+__all__ = ["features", "log_mel", "mel_filters", "model_input", "of_sounds", "resampled", "start_of", "window_of"]
 
 
 def of_sounds(preprocess: Preprocess) -> AudioPreprocess:
@@ -50,6 +50,12 @@ def window_of(values: NDArray[np.float32], start: int, samples: int) -> NDArray[
 def features(waves: Tensor, preprocess: AudioPreprocess) -> Tensor:
     """What a model takes, before its normalization: `waves`, float32 [B, samples], or log-mel [B, 1, mels, frames]."""
     return waves if preprocess.features == "waveform" else log_mel(waves, preprocess)
+
+
+def model_input(waves: Tensor, preprocess: AudioPreprocess) -> Tensor:
+    """What a model takes of `waves`, float32 [B, samples]: `(features - mean) / std`."""
+    made = features(waves, preprocess)
+    return (made - preprocess.mean) / preprocess.std
 
 
 def log_mel(waves: Tensor, preprocess: AudioPreprocess) -> Tensor:

@@ -21,7 +21,8 @@ from compressor.schema.student import Accuracy
 from compressor.schema.views import OF_SOUNDS
 from compressor.stats import accuracy_of, top1
 from compressor.stats.language import Costs
-from compressor.tasks.audio_classification.features import features, start_of, window_of
+from compressor.tasks.audio_classification.features import model_input, start_of, window_of
+from compressor.tasks.audio_classification.kept_features import KeptFeatures, bytes_of_features, store_features
 from compressor.tasks.audio_classification.views import DRAWS, louder, masked, noisy, refuse_views, shifts
 from compressor.tasks.audio_classification.waveforms import Decoding, Waves, bytes_of, store_waves, windows
 from compressor.tasks.base import Batch, BatchModel, SplitName
@@ -46,6 +47,7 @@ class AudioFeed:
         self._data, self._inputs, self._recipe = data, inputs, recipe
         self._store, self._device, self._progress = store, device, progress
         self._opened: dict[tuple[str, int], Waves] = {}
+        self._kept: dict[tuple[str, AudioPreprocess], KeptFeatures] = {}
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
         self.costs: dict[tuple[str, str], Costs] = {}
         self._team = team()
@@ -61,6 +63,8 @@ class AudioFeed:
         for preprocess in self._inputs.values():
             for split in (self._data.train, self._data.validation):
                 self._waves(split, preprocess.sample_rate)
+                if split is self._data.validation or self._as_they_stand:
+                    self._features(split, preprocess)
 
     def identity(self, key: str) -> dict[str, object]:
         unlabelled, views = self._data.info.unlabelled, self._recipe.views
@@ -112,14 +116,13 @@ class AudioFeed:
         """See `Feed`. Each process takes every so many-th chunk; the answers are gathered, so that all have them."""
         held: Split = getattr(self._data, split)
         preprocess = self._inputs[model.key]
-        waves = self._waves(held, preprocess.sample_rate)
         starts = range(0, len(held), EVAL_BATCH)[self._team.process_index :: self._team.num_processes]
         answers: list[tuple[int, NDArray[np.float32]]] = []
         with evaluating(model):
             for start in starts:
                 rows = np.arange(start, min(start + EVAL_BATCH, len(held)))
-                heard = torch.from_numpy(windows(held, rows, preprocess, waves)).to(self._device)
-                answers.append((start, model.network(model_input(heard, preprocess)).float().cpu().numpy()))
+                made = self._plain(held, preprocess, rows)
+                answers.append((start, model.network(made.to(self._device)).float().cpu().numpy()))
         if self._team.num_processes > 1:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
         return np.concatenate([logits for _, logits in answers])
@@ -167,11 +170,14 @@ class AudioFeed:
 
     def _made(self, preprocess: AudioPreprocess, samples: Rows, view: int, mix: Mix | None) -> Tensor:
         views, seed = self._recipe.views, self._recipe.seed
-        heard = self._heard(preprocess, samples, view)
-        if mix is not None:
-            share = onto(mix.weight.astype(np.float64), self._device)[:, None]
-            heard = heard * share + self._heard(preprocess, mix.partner, view) * (1 - share)
-        made = model_input(heard, preprocess)
+        if self._as_they_stand:
+            made = self._plain(self._data.train, preprocess, samples).to(self._device)
+        else:
+            heard = self._heard(preprocess, samples, view)
+            if mix is not None:
+                share = onto(mix.weight.astype(np.float64), self._device)[:, None]
+                heard = heard * share + self._heard(preprocess, mix.partner, view) * (1 - share)
+            made = model_input(heard, preprocess)
         # The mean of the features, where it is masked: 0 once they are normalised.
         return masked(made, keyed_uniform(seed, samples, view, DRAWS), views, 0.0)
 
@@ -188,6 +194,31 @@ class AudioFeed:
         waves = torch.from_numpy(np.stack(cut)).to(self._device)
         return noisy(louder(waves, numbers, views), numbers, views, seed, samples, view)
 
+    @property
+    def _as_they_stand(self) -> bool:
+        """Whether the views leave the waveforms of the training sounds alone."""
+        views = self._recipe.views
+        return not (views.time_shift or views.gain or views.noise or views.mixup)
+
+    def _plain(self, split: Split, preprocess: AudioPreprocess, rows: Rows) -> Tensor:
+        """What a model takes of these sounds as they stand."""
+        kept = self._features(split, preprocess)
+        if kept is not None:
+            return kept.of(rows)
+        waves = self._waves(split, preprocess.sample_rate)
+        return model_input(torch.from_numpy(windows(split, rows, preprocess, waves)), preprocess)
+
+    def _features(self, split: Split, preprocess: AudioPreprocess) -> KeptFeatures | None:
+        """Those on disk; None where none are kept: without a store, and of the test split, which is heard once."""
+        if self._store is None or split is self._data.test or preprocess.features == "waveform":
+            return None
+        if (split.name, preprocess) not in self._kept:
+            waves = self._waves(split, preprocess.sample_rate)
+            with self._team.local_main_process_first():
+                made = store_features(split, preprocess, waves, self._store, self._progress)
+            self._kept[split.name, preprocess] = made
+        return self._kept[split.name, preprocess]
+
     def _waves(self, split: Split, rate: int) -> Waves:
         if (split.name, rate) not in self._opened:
             if self._store is None:
@@ -198,13 +229,9 @@ class AudioFeed:
         return self._opened[split.name, rate]
 
 
-def model_input(waves: Tensor, preprocess: AudioPreprocess) -> Tensor:
-    """What a model takes of `waves`, float32 [B, samples]: `(features - mean) / std`."""
-    made = features(waves, preprocess)
-    return (made - preprocess.mean) / preprocess.std
-
-
 def needed_bytes(data: Dataset, inputs: Mapping[str, AudioPreprocess]) -> int:
-    """What all splits take, decoded at the rates of these models."""
+    """What all splits take, decoded at the rates of these models, and the features that are kept."""
     rates = {preprocess.sample_rate for preprocess in inputs.values()}
-    return sum(bytes_of(split, rate) for split in (data.train, data.validation, data.test) for rate in rates)
+    decoded = sum(bytes_of(split, rate) for split in (data.train, data.validation, data.test) for rate in rates)
+    kept = {preprocess for preprocess in inputs.values() if preprocess.features == "log-mel"}
+    return decoded + sum(bytes_of_features(split, each) for split in (data.train, data.validation) for each in kept)

@@ -112,9 +112,11 @@ def _of_paths(read: _Read) -> Table:
     for row, text in enumerate(read.column(read.chosen.audio) or ()):
         if not text:
             raise KdcError(f"{read.where(row)}: the path of the sound is missing")
-        paths.append(str(text))
-        recordings.setdefault(str(text), recording_at(read.file.parent / str(text)))
-    return _table(read, [recordings[text] for text in paths], paths)
+        path = str(text)
+        paths.append(path)
+        if path not in recordings:  # thousands of rows may be cut from one
+            recordings[path] = recording_at(read.file.parent / path)
+    return _table(read, [recordings[path] for path in paths], paths)
 
 
 def _table(read: _Read, recordings: list[Recording], paths: list[str] | None) -> Table:
