@@ -1,7 +1,7 @@
 """What distillation gains on a language model: labels alone, forward KL, Jensen-Shannon, in bits a byte.
 
     bible -f gen1:1-rev22:21 > bible.txt          (Debian bible-kjv and bible-kjv-text)
-    python -m benchmarks.language --bible bible.txt --work language [--seed 0 1 2] [--arm labels kd jsd] [--minutes 30]
+    python -m benchmarks.language --bible bible.txt --work language [--seed 0 1 2] [--arm labels kd jsd] [--chapters 60]
 
 A chapter of the King James text is a document. The teacher, a Llama of 4 layers and 3.7 M parameters with a vocabulary
 of 2,000, is taught on the training chapters; the students, of 2 layers and 0.66 M, learn from 5 % of them, each arm
@@ -52,14 +52,16 @@ def chapters(text: str) -> Iterator[str]:
         yield " ".join(verses)
 
 
-def prepared(work: Path, bible: Path) -> None:
-    """The documents, a tokenizer that is trained on them, and the configurations of both models."""
+def prepared(work: Path, bible: Path, count: int | None) -> None:
+    """The documents (`count`: the first of them alone), a tokenizer that is trained on them, and the configurations of
+    both models."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     work.mkdir(parents=True, exist_ok=True)
     documents = list(chapters(bible.read_text(encoding="utf-8")))
     if len(documents) < 1000:
         raise SystemExit(f"{bible} holds {len(documents)} chapters: make it by `bible -f gen1:1-rev22:21`")
+    documents = documents[:count]
     (work / "kjv.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -118,12 +120,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arm", nargs="+", choices=ARMS, default=["labels", "kd", "jsd"])
     parser.add_argument("--teacher-epochs", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=9, help="of a student: 30 steps each")
+    parser.add_argument("--epochs", type=int, default=12, help="of a student: some 21 steps each")
+    parser.add_argument("--chapters", type=int, help="the first of them alone, for a try")
     parser.add_argument("--minutes", type=float, default=1e9)
     asked = parser.parse_args()
     until = time.monotonic() + 60 * asked.minutes
     if not (asked.work / "kjv.jsonl").exists():
-        prepared(asked.work, asked.bible)
+        prepared(asked.work, asked.bible, asked.chapters)
     data = ["--data", f"jsonl:{asked.work / 'kjv.jsonl'}"]
     drawn = {name: f"hf:{asked.work / f'{name}-drawn'}" for name in ("teacher", "student")}
     teach = ["teach", "--teacher", drawn["teacher"], "--teacher-init", "random", "--max-length", str(BLOCK), *data]

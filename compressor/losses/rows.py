@@ -27,7 +27,7 @@ def each_row(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     if values <= MOST_VALUES or rows < 2:
         return function(*tensors)
     at_a_time = max(1, MOST_VALUES * rows // values)
-    result: Tensor = _FewAtATime.apply(function, at_a_time, *tensors)  # type: ignore[no-untyped-call]
+    result: Tensor = _FewAtATime.apply(function, at_a_time, *tensors)
     return result
 
 
@@ -36,24 +36,37 @@ class _FewAtATime(torch.autograd.Function):
     def forward(ctx: Any, function: Callable[..., Tensor], at_a_time: int, *tensors: Tensor) -> Tensor:
         ctx.function, ctx.at_a_time = function, at_a_time
         ctx.save_for_backward(*tensors)
-        return torch.cat([function(*few) for few in zip(*(tensor.split(at_a_time) for tensor in tensors), strict=True)])
+        rows = len(tensors[0])
+        values = torch.empty(rows, dtype=torch.float64, device=tensors[0].device)
+        for start in range(0, rows, at_a_time):
+            # No small block stays behind among the large ones, or glibc could not use their memory again.
+            values[start : start + at_a_time] = function(*(t[start : start + at_a_time] for t in tensors))
+        return values
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
         gradients = [torch.empty_like(t) if want else None for t, want in zip(tensors, wanted, strict=True)]
         for start in range(0, len(gradient), ctx.at_a_time):
             few = slice(start, start + ctx.at_a_time)
-            leaves = [t[few].detach().requires_grad_(want) for t, want in zip(tensors, wanted, strict=True)]
-            with torch.enable_grad():
-                values = ctx.function(*leaves)
-            learned = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
-            of_few = iter(torch.autograd.grad(values, learned, gradient[few]))
-            for whole in gradients:
-                if whole is not None:
-                    whole[few] = next(of_few)
+            _backward(
+                ctx.function, [t[few] for t in tensors], gradient[few], [g if g is None else g[few] for g in gradients]
+            )
         return (None, None, *gradients)
+
+
+def _backward(
+    function: Callable[..., Tensor], tensors: list[Tensor], gradient: Tensor, gradients: list[Tensor | None]
+) -> None:
+    """Fill `gradients` of those tensors that have some; nothing that was made for it outlives it."""
+    leaves = [t.detach().requires_grad_(g is not None) for t, g in zip(tensors, gradients, strict=True)]
+    with torch.enable_grad():
+        values = function(*leaves)
+    learned = [leaf for leaf in leaves if leaf.requires_grad]
+    filled = [g for g in gradients if g is not None]
+    for to_fill, of_few in zip(filled, torch.autograd.grad(values, learned, gradient.to(values.dtype)), strict=True):
+        to_fill.copy_(of_few)
 
 
 def mean_of_rows(values: Tensor, student: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.losses.rows import each_row, mean_of_rows
+from compressor.losses.rows import MOST_VALUES, each_row, mean_of_rows
 
 __all__ = ["top_k_kd", "top_k_of"]
 
@@ -23,10 +23,10 @@ def top_k_kd(student_logits: Tensor, teacher_top: Tensor, teacher_log_probabilit
     thinks of each of the others is not known, and nothing is taught of it. Spread evenly over them, as a small number
     of classes is (`teacher_answers.top_k`), their mass would teach nonsense about a vocabulary. At another temperature
     the others' mass is not known from this one. There is no such reverse KL: the student would move its mass to where
-    the teacher's was not kept. Logits [n, V]; `teacher_top` int64 [n, k], k < V; `teacher_log_probabilities` [n, k + 1],
-    theirs and that of the others together, which may be -inf; of rounded ones their sum is made 1. Returns a scalar
-    >= 0, 0 without rows. Raises ValueError for other shapes, for a token that comes twice or is none of the vocabulary,
-    and for probabilities that do not sum to 1.
+    the teacher's was not kept. Logits [n, V]; `teacher_top` int64 [n, k], k < V; `teacher_log_probabilities`
+    [n, k + 1], theirs and that of the others together, which may be -inf; of rounded ones the sum is made 1. Returns a
+    scalar >= 0, 0 without rows. Raises ValueError for other shapes, for a token that comes twice or is none of the
+    vocabulary, and for probabilities that do not sum to 1.
     """
     _require_top_k(student_logits, teacher_top, teacher_log_probabilities)
 
@@ -77,13 +77,13 @@ def top_k_of(teacher_logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     tokens = teacher_logits.shape[-1]
     if not 0 < k < tokens:
         raise ValueError(f"of {tokens} tokens 1 to {tokens - 1} can be kept, found {k}")
+    rows, at_a_time = len(teacher_logits), max(1, MOST_VALUES // tokens)
+    top = torch.empty(rows, k, dtype=torch.int64, device=teacher_logits.device)
+    log_p = torch.empty(rows, k + 1, dtype=torch.float32, device=teacher_logits.device)
     with torch.no_grad():
-        kept = [_kept(few, k) for few in teacher_logits.split(max(1, 2**20 // tokens))]
-    return torch.cat([top for top, _ in kept]), torch.cat([log_p for _, log_p in kept])
-
-
-def _kept(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    log_p = torch.log_softmax(logits.double(), dim=-1)
-    top, numbers = log_p.topk(k, dim=-1)
-    others = log_p.scatter(-1, numbers, -torch.inf).logsumexp(-1, keepdim=True)
-    return numbers, torch.cat([top, others], -1).float()
+        for start in range(0, rows, at_a_time):  # in place, for glibc's sake: see rows.py
+            few = slice(start, start + at_a_time)
+            of_few = torch.log_softmax(teacher_logits[few].double(), dim=-1)
+            log_p[few, :k], top[few] = of_few.topk(k, dim=-1)
+            log_p[few, k] = of_few.scatter(-1, top[few], -torch.inf).logsumexp(-1)
+    return top, log_p

@@ -74,8 +74,8 @@ def aligned_kd(
     (and neither part of it is normalised).
 
     Groups as above. `teacher_token_of` int64 [V_s]: the teacher's token of the same bytes, -1 where there is none. The
-    teacher's logits may be -inf, and it is held constant. Returns a scalar >= 0, 0 without groups. Raises ValueError for
-    other shapes, where one side has a group that the other lacks, and without a common token.
+    teacher's logits may be -inf, and it is held constant. Returns a scalar >= 0, 0 without groups. Raises ValueError
+    for other shapes, where one side has a group that the other lacks, and without a common token.
     """
     ours = _side(student_logits, labels, student_groups, "student")
     theirs = _side(teacher_logits.detach(), teacher_labels, teacher_groups, "teacher")
@@ -98,7 +98,7 @@ def aligned_kd(
 
 def groups_of(groups: Tensor) -> Tensor:
     """How many groups there are, float64 []: what these losses are a mean over. `groups`: int64 [n]."""
-    return torch.tensor(float(len(groups[groups >= 0].unique())), dtype=torch.float64, device=groups.device)
+    return torch.tensor(float(len(torch.unique(groups[groups >= 0]))), dtype=torch.float64, device=groups.device)
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,11 @@ def _side(logits: Tensor, tokens: Tensor, groups: Tensor, name: str) -> _Side:
         raise ValueError(f"shapes differ: {name} logits {tuple(logits.shape)}, groups {tuple(groups.shape)}")
     if tokens.dtype != torch.int64 or groups.dtype != torch.int64 or tokens.shape != groups.shape:
         raise ValueError(
-            f"needs labels int64 [n] and groups int64 [n] of the {name}, found {tokens.dtype} {tuple(tokens.shape)} and "
-            f"{groups.dtype} {tuple(groups.shape)}"
+            f"needs labels int64 [n] and groups int64 [n] of the {name}, found {tokens.dtype} {tuple(tokens.shape)} "
+            f"and {groups.dtype} {tuple(groups.shape)}"
         )
     rows = (groups >= 0).nonzero()[:, 0]
-    numbers, which = groups[rows].unique(return_inverse=True)
+    numbers, which = torch.unique(groups[rows], return_inverse=True)
     last = rows.new_zeros(len(numbers)).scatter_reduce(0, which, rows, "amax")
     earlier = rows != last[which]
 
@@ -140,8 +140,8 @@ def _side(logits: Tensor, tokens: Tensor, groups: Tensor, name: str) -> _Side:
 def _require_same_groups(ours: _Side, theirs: _Side) -> None:
     if not torch.equal(ours.numbers, theirs.numbers):
         raise ValueError(
-            f"student and teacher have {len(ours.numbers)} and {len(theirs.numbers)} groups of tokens, and not the same "
-            "ones"
+            f"student and teacher have {len(ours.numbers)} and {len(theirs.numbers)} groups of tokens, and not the "
+            "same ones"
         )
 
 
@@ -178,7 +178,7 @@ def _common(teacher_token_of: Tensor, student: int, teacher: int) -> tuple[Tenso
         )
     ours = (teacher_token_of >= 0).nonzero()[:, 0]
     theirs = teacher_token_of[ours]
-    if not len(ours) or len(theirs.unique()) != len(theirs):
+    if not len(ours) or len(torch.unique(theirs)) != len(theirs):
         raise ValueError("teacher_token_of has to name a token of the teacher at least, and none of them twice")
     return ours, theirs
 

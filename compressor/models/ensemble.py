@@ -30,9 +30,10 @@ class Mixture(Several):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         answers = torch.stack([member(*inputs).float() for member in self.members])
+        weights = self.weights.view(-1, *(1,) * (answers.ndim - 1))  # of logits [B, C], or [B, N, V]
         if self._of == "logits":
-            return ((answers - answers.mean(-1, keepdim=True)) * self.weights).sum(0)
-        return (answers.log_softmax(-1) + self.weights.log()).logsumexp(0)
+            return ((answers - answers.mean(-1, keepdim=True)) * weights).sum(0)
+        return (answers.log_softmax(-1) + weights.log()).logsumexp(0)
 
 
 def combined(models: Sequence[LoadedModel], ensemble: Ensemble) -> LoadedModel:

@@ -54,17 +54,20 @@ def bits_per_byte(costs: Costs, split: str) -> BitsPerByte:
 
 def bits_difference(first: Costs, second: Costs) -> Interval:
     """Bits a byte of one model less those of another on the same documents, paired by document; of a single document
-    its interval is infinite. Raises ValueError where the documents differ."""
-    if not np.array_equal(first.bytes, second.bytes):
+    its interval is infinite. Of a prompt and its completion two tokenizers may count other bytes at the border, so that
+    each model has its own. Raises ValueError where the numbers of documents differ."""
+    if len(first.nats) != len(second.nats):
         raise ValueError("the two models were not measured on the same documents")
-    nats = (first.nats - second.nats) / np.log(2)
-    limits = _percentiles(nats, first.bytes)
+    bits = [(costs.nats / np.log(2), costs.bytes) for costs in (first, second)]
+    value = sum(sign * sums.sum() / over.sum() for sign, (sums, over) in zip((1, -1), bits, strict=True))
+    limits = _percentiles(*bits[0], minus=bits[1])
     low, high = (-np.inf, np.inf) if limits is None else limits
-    return Interval(float(nats.sum() / first.bytes.sum()), float(low), float(high), len(nats))
+    return Interval(float(value), float(low), float(high), len(first.nats))
 
 
-def _percentiles(sums: Floats, over: Ints) -> tuple[float, float] | None:
-    """The 2.5th and 97.5th percentile of sums [N] / over [N] of documents that are drawn anew, with replacement."""
+def _percentiles(sums: Floats, over: Ints, minus: tuple[Floats, Ints] | None = None) -> tuple[float, float] | None:
+    """The 2.5th and 97.5th percentile of sums [N] / over [N] of documents that are drawn anew, with replacement; less
+    the same of `minus`, of the same documents."""
     n = len(over)
     if n < 2:
         return None
@@ -73,7 +76,10 @@ def _percentiles(sums: Floats, over: Ints) -> tuple[float, float] | None:
     at_once = max(1, PART // n)
     for start in range(0, BOOTSTRAP, at_once):
         rows = generator.integers(n, size=(min(at_once, BOOTSTRAP - start), n))
-        ratios[start : start + len(rows)] = sums[rows].sum(1) / over[rows].sum(1)
+        drawn = sums[rows].sum(1) / over[rows].sum(1)
+        if minus is not None:
+            drawn -= minus[0][rows].sum(1) / minus[1][rows].sum(1)
+        ratios[start : start + len(rows)] = drawn
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
 

@@ -71,10 +71,8 @@ def agreeing(name: str) -> dict[str, Any]:
         kept = log_p.gather(-1, inputs["teacher_top"])
         others = log_p.scatter(-1, inputs["teacher_top"], -torch.inf).logsumexp(-1, keepdim=True)
         return inputs | {"teacher_log_probabilities": torch.cat([kept, others], -1)}
-    sides = [
-        key for key, value in inputs.items()
-        if key.startswith(("student", "teacher")) and not key.endswith("memory") and tensors(value)[0].is_floating_point()
-    ]  # fmt: skip
+    floats = [key for key, value in inputs.items() if tensors(value)[0].is_floating_point()]
+    sides = [key for key in floats if key.startswith(("student", "teacher")) and not key.endswith("memory")]
     peers = {"peer_logits": [ours, ours]} if "peer_logits" in inputs else {}
     return inputs | dict.fromkeys(sides, ours) | peers
 

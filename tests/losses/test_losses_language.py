@@ -108,7 +108,8 @@ def test_a_student_of_reverse_kl_seeks_one_mode_and_of_forward_kl_covers_both() 
     modes = torch.stack([-0.5 * ((at - centre) / 2) ** 2 for centre in (-10, 10)])
     teacher = modes.logsumexp(0)[None]
     centres = {}
-    for name, loss in {"forward": partial(kd, temperature=1.0), "reverse": reverse_kl}.items():
+    losses: dict[str, Callable[..., Tensor]] = {"forward": partial(kd, temperature=1.0), "reverse": reverse_kl}
+    for name, loss in losses.items():
         centre, width = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (3.0, 2.0))
         optimizer = torch.optim.Adam([centre, width], lr=0.1)
         for _ in range(600):
@@ -137,10 +138,11 @@ def test_what_is_not_a_number_is_never_a_loss(name: str, side: str) -> None:
     """The loop refuses a loss that is not finite (`require_finite`); it has to come out, from however few rows."""
     inputs = given(name)
     inputs[side][1, 0] = math.nan
-    try:
+    if side == "teacher_log_probabilities":
+        with pytest.raises(ValueError, match="sum to 1"):
+            LOSSES[name].function(*inputs.values())
+    else:
         assert not math.isfinite(LOSSES[name].function(*inputs.values()).item())
-    except ValueError as error:
-        assert "sum to 1" in str(error)
 
 
 # A few rows at a time

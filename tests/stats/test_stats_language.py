@@ -50,7 +50,11 @@ def test_a_difference_is_paired_by_document() -> None:
     assert gap.value == pytest.approx(0.1 / math.log(2))
     assert gap.low == pytest.approx(gap.high) == pytest.approx(gap.value)
     with pytest.raises(ValueError, match="not measured on the same documents"):
-        bits_difference(first, costs(hard, [9, 9, 9], [1, 2, 3]))
+        bits_difference(first, costs(hard[:2], [9, 9], easy[:2]))
+    # Of each its own bytes, where two tokenizers count a border otherwise.
+    longer = bits_difference(first, costs(hard, [9, 9, 9], [size + 1 for size in easy]))
+    assert longer.value == pytest.approx((first.nats.sum() / 190 - 820 / 193) / math.log(2))
+    assert longer.low <= longer.value <= longer.high
 
 
 def test_documents_without_a_byte_are_no_documents() -> None:

@@ -186,8 +186,8 @@ def _row(terms: Sequence[Term], name: str) -> Row:
 
 
 def _count(row: Row, batch: Batch, mask: Tensor | None) -> Tensor | None:
-    """Over how much of a batch a loss is a mean; None: over samples, of which every part holds as many. Logits are a row
-    a sample, or where "positions" says which tokens are answered, a row each."""
+    """Over how much of a batch a loss is a mean; None: over samples, of which every part holds as many. Logits are a
+    row a sample, or where "positions" says which tokens are answered, a row each."""
     if row.mean_over == "groups":
         return groups_of(batch["student_groups"]) if "student_groups" in batch else None
     if row.mean_over == "samples":

@@ -35,28 +35,29 @@ def measured(
     `known`: it was measured before, so that nothing of it is said again."""
     if known:
         context = replace(context, progress=Muted(context.progress))
+    names, source = data.info.class_names, teacher.weights.source
+    classes = len(names) or (teacher.preprocess.every_token or 0)
     if isinstance(teacher.network, Mixture):
-        _measure_members(teacher.network, task, data, context)
+        _measure_members(teacher.network, task, classes, context)
     model = on_device(
         freeze(BatchModel(teacher.network, "teacher", mask=teacher.preprocess.mask)), context.speed.device
     )
-    names, source = data.info.class_names, teacher.weights.source
     figures_of = measured_on(task, model, names)
     assert figures_of.score is not None
     context.progress.note(f"teacher {source}: {scored(figures_of.score)}")
-    refuse_chance(figures_of.score, len(names) or (teacher.preprocess.every_token or 0), source)
+    refuse_chance(figures_of.score, classes, source)
     if figures_of.card is not None:
         shown(figures_of.card, names, context.progress)
     return model, figures_of
 
 
-def _measure_members(network: Mixture, task: Feed, data: Dataset, context: RunContext) -> None:
+def _measure_members(network: Mixture, task: Feed, classes: int, context: RunContext) -> None:
     """One that knows nothing would be hidden by the others."""
     for number, member in enumerate(network.members, 1):
         model = on_device(freeze(BatchModel(member, "teacher")), context.speed.device)
         score = task.evaluate(model, "validation")
         context.progress.note(f"teacher {number} of {len(network.members)}: {scored(score)}")
-        refuse_chance(score, len(data.info.class_names), f"{number} of {len(network.members)}")
+        refuse_chance(score, classes, f"{number} of {len(network.members)}")
 
 
 def signal_of(

@@ -31,8 +31,8 @@ SHOWN = 20
 @dataclass(frozen=True)
 class TokenBytes:
     """What each token of a tokenizer stands for, by its number; None: for no text, as what ends a text, or a number
-    that no token has. `adds_space`: a text may get a space before it. `fallback`: tokens for single bytes, which text that
-    the vocabulary has is never made of."""
+    that no token has. `adds_space`: a text may get a space before it. `fallback`: tokens for single bytes, which text
+    that the vocabulary has is never made of."""
 
     tokens: tuple[bytes | None, ...]
     adds_space: bool
@@ -99,10 +99,10 @@ def aligned(student: Sequence[bytes], teacher: Sequence[bytes], where: str) -> t
         raise KdcError(
             f"{where}: the tokens of student and teacher spell different texts from byte {at:,} on: "
             f"{_shown(ours[at:])} and {_shown(theirs[at:])}",
-            "one of the tokenizers changes its texts (spelling, spaces, unknown characters): another teacher or student",
+            "one of the tokenizers changes its texts (spelling, spaces, unknown characters): take another model",
         )
     ends = [np.cumsum([len(token) for token in side], dtype=np.int64) for side in (student, teacher)]
-    common = np.intersect1d(*ends)
+    common = np.intersect1d(ends[0], ends[1])
     common = common[common > 0]
     groups = []
     for side, end in zip((student, teacher), ends, strict=True):
@@ -118,14 +118,16 @@ def numbered(
 
     Args:
         groups: of each text, what `aligned` gives.
-        learned: of each text, which tokens of the student and the teacher are learned, bool [n] and [m]: what is no part
-            of a prompt, and has an answer of the network's before it.
+        learned: of each text, which tokens of the student and the teacher are learned, bool [n] and [m]: what is no
+            part of a prompt, and has an answer of the network's before it.
 
     Returns:
         For the learned tokens of all texts, one after another, the number of their group, of the student and of the
         teacher; -1 where it holds a token on either side that is not learned.
     """
-    ours, theirs, first = [], [], 0
+    ours: list[Numbers] = []
+    theirs: list[Numbers] = []
+    first = 0
     for (of_student, of_teacher), (student, teacher) in zip(groups, learned, strict=True):
         spoilt = np.union1d(of_student[~student], of_teacher[~teacher])
         for side, chosen, numbers in ((of_student, student, ours), (of_teacher, teacher, theirs)):
@@ -179,7 +181,7 @@ def _steps(part: Any) -> Iterator[dict[str, Any]]:
 
 def _marks_spaces(step: dict[str, Any]) -> bool:
     if step.get("type") == "Metaspace":
-        return step.get("replacement", SPACE) == SPACE
+        return bool(step.get("replacement", SPACE) == SPACE)
     return step.get("type") == "Replace" and step.get("pattern") == {"String": SPACE} and step.get("content") == " "
 
 
@@ -216,8 +218,8 @@ def _all_tokens(values: dict[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def _characters() -> dict[str, int]:
-    """The byte that each character of a byte-level token is written for: printable ones stand for themselves, the others
-    are moved up from 256 on (GPT-2's bytes_to_unicode)."""
+    """The byte that each character of a byte-level token is written for: printable ones stand for themselves, the
+    others are moved up from 256 on (GPT-2's bytes_to_unicode)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + at): byte for at, byte in enumerate(others)}

@@ -67,9 +67,10 @@ def metaspace() -> Any:
     made = tokenizers.Tokenizer(tokenizers.models.Unigram())
     made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
     made.decoder = tokenizers.decoders.Metaspace(prepend_scheme="first")
-    made.train_from_iterator(
-        TEXTS, tokenizers.trainers.UnigramTrainer(vocab_size=150, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False)
-    )  # fmt: skip
+    trainer = tokenizers.trainers.UnigramTrainer(
+        vocab_size=150, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False
+    )
+    made.train_from_iterator(TEXTS, trainer)
     return made
 
 

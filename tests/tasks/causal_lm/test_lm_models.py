@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compressor.errors import KdcError
+from compressor.models.ensemble import Mixture
 from compressor.models.features import inner_of
 from compressor.models.loaded import LoadedModel
 from compressor.schema.preprocess import LanguagePreprocess
@@ -182,3 +183,24 @@ def test_the_task_is_told_by_data_and_model(folder: Path, tmp_path: Path) -> Non
     assert task(f"csv:{tmp_path / 'texts.csv'}", "hf:model.gguf") == "causal-lm"
     with pytest.raises(KdcError, match="no model tells which"):
         task(f"csv:{tmp_path / 'texts.csv'}")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_several_teachers_answer_by_the_mean_of_their_probabilities(rows: int) -> None:
+    """At every token, however many rows a batch has."""
+
+    class Answers(torch.nn.Module):
+        def __init__(self, logits: torch.Tensor) -> None:
+            super().__init__()
+            self.logits = logits
+
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return self.logits
+
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(rows, 4, 5, generator=generator) for _ in range(2))
+    mixture = Mixture([Answers(first), Answers(second)], [0.25, 0.75], "probabilities")
+    expected = 0.25 * first.softmax(-1) + 0.75 * second.softmax(-1)
+    torch.testing.assert_close(mixture(torch.zeros(1)).exp(), expected)
+    logits = Mixture([Answers(first), Answers(second)], [0.25, 0.75], "logits")(torch.zeros(1))
+    torch.testing.assert_close(logits.softmax(-1), (0.25 * first + 0.75 * second).softmax(-1))

@@ -246,3 +246,24 @@ def test_a_teacher_that_knows_nothing_is_refused(made: Path, tmp_path: Path, kdc
     )  # fmt: skip
     assert ended.code == 2
     assert "answers at chance level on the validation split: perplexity" in ended.err
+
+
+def test_two_teachers_teach_one_student(made: Path, tmp_path: Path, kdc: Any) -> None:
+    other = (
+        "teach", "--teacher", f"hf:{made / 'llama'}", "--data", f"jsonl:{made / 'data.jsonl'}", "--epochs", 3,
+        "--seed", 1, "--max-length", 32, *SPEED, "--out", tmp_path / "other",
+    )  # fmt: skip
+    assert call(*other) == 0
+    ended: Ended = kdc(
+        *distilling(made, tmp_path / "run"), "--teacher", f"run:{tmp_path / 'other'}", "--student",
+        f"hf:{made / 'llama'}", "--student-init", "random", "--max-length", 32,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    for number in (1, 2):
+        assert f"teacher {number} of 2: validation " in ended.err
+    apart = write_llama(tmp_path / "apart", template=None)
+    ended = kdc(
+        *distilling(made, tmp_path / "refused"), "--teacher", f"hf:{apart}", "--student", f"hf:{made / 'llama'}",
+    )  # fmt: skip
+    assert ended.code == 2
+    assert "teachers that read documents as other tokens cannot answer as one" in ended.err
