@@ -33,9 +33,9 @@ class TaskRow:
     `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
     distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
     how its data and models are known. `columns`: whether columns of its tables may be stated. `runtimes`: those that
-    its models are built for; none named: all. `shown`: what a batch is
-    made of, where that is parts of samples. `completes`: where its `answerer` is, of models that answer prompts in
-    words, and what makes training data of such answers; `sequence`: the recipe for these. `lacks`: what kdc cannot do with it yet."""
+    its models are built for; none named: all. `shown`: what a batch is made of, where that is parts of samples.
+    `completes`: where its `answerer` is, of models that answer prompts in words, and what makes training data of such
+    answers; `sequence`: the recipe for these. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
