@@ -27,4 +27,5 @@ def of_completions(request: Request, data: Dataset, progress: Progress) -> Datas
     note = f"train is {last_part(request.teacher)}, in place of the data's own: {told(counts)}"
     progress.note(note)
     info = data.info.model_copy(update={"notes": (*data.info.notes, note), "completions": counts})
-    return replace(data, info=info, train=module.split_of(rows))
+    # Answers come in any order, and the same ones are to make the same student.
+    return replace(data, info=info, train=module.split_of(sorted(rows, key=lambda row: row.digest)))

@@ -224,7 +224,7 @@ def test_what_comes_after_training_is_said_to_be_missing(
         out,
     )
     assert call(*predict) == 2
-    assert "kdc predict: kdc cannot do that for causal-lm yet" in capsys.readouterr().err
+    assert "is a table of completions, which ends on .jsonl" in capsys.readouterr().err, "it writes no probabilities"
 
 
 def test_a_teacher_of_other_tokens_is_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

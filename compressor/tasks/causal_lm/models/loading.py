@@ -92,7 +92,7 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise KdcError(f"{source}: its weights lack {missing}", "they are of another architecture")
         if spare := sorted(report["unexpected_keys"]):
-            notes.append(f"{source}: its weights also hold {spare[0]}, for which its config.json has no place: left out")
+            notes.append(f"{source}: its weights also hold {spare[0]}, unknown to its config.json: left out")
         if half := stored_in_half({dtype for dtype, _ in stored.values()}):
             notes.append(f"{source}: {half}")
         network = CausalLm(model, read_tokenizer(folder, source, model.config)).float().eval()
