@@ -29,6 +29,8 @@ from compressor.tasks.plain_feed import batch_size_of, by_length
 __all__ = ["LanguageFeed", "refuse_recipe", "stacked"]
 
 Rows = NDArray[np.int64]
+GIVEN = {"student_logits", "teacher_logits", "peer_logits", "labels", "index", "mask"}
+"""What a loss on logits may need."""
 EVAL_NUMBERS = 1 << 25
 """Of the logits of a batch that is evaluated, about: 128 MB."""
 EVAL_TOKENS = 16_384
@@ -209,6 +211,11 @@ def refuse_recipe(recipe: Recipe) -> None:
         raise KdcError("recipe stages: kdc trains language models in one yet", "leave them out")
     for term in recipe.losses:
         row = LOSSES.get(term.name)
+        if row is not None and row.taps is None and (lacking := set(row.needs) - GIVEN):
+            raise KdcError(
+                f"recipe losses: {term.name} needs {min(lacking)}, which kdc does not give it of documents yet",
+                "kd, reverse_kl or jsd, with a student of its teacher's tokens",
+            )
         if row is not None and row.taps is not None and not row.tokens and row.taps != "tokens":
             raise KdcError(
                 f"recipe losses: {term.name} looks at what a language model does not have, or kdc does not show yet "

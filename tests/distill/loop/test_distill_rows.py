@@ -24,16 +24,16 @@ ON_ROWS = ["kd", "cross_entropy", "reverse_kl", "jsd", "uld", "aligned_kd"]
 
 
 class Rows(nn.Module):
-    """A row for each position that is judged."""
+    """Answers every position, of which a batch says which are judged."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
         self.embed, self.head = nn.Embedding(VOCABULARY, 6), nn.Linear(6, VOCABULARY)
 
-    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        rows: Tensor = self.head(self.embed(ids)[positions.bool()])
-        return rows
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(ids))
+        return logits
 
 
 def batch_of(lengths: tuple[int, ...], first: int = 0) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def batch_of(lengths: tuple[int, ...], first: int = 0) -> dict[str, Tensor]:
     # Every third token is in no group; else two make one.
     groups = torch.where(torch.arange(len(labels)) % 3 == 2, -1, torch.arange(len(labels)) // 3)
     return {
-        "student/ids": ids, "student/positions": positions.long(), "positions": positions, "labels": labels,
+        "student/ids": ids, "positions": positions, "labels": labels,
         "index": numbers, "student_groups": groups, "teacher_groups": groups, "teacher_labels": labels,
         "teacher_token_of": torch.arange(VOCABULARY),
     }  # fmt: skip
@@ -57,7 +57,7 @@ class Asked:
         self.network = Rows(seed=1).double().requires_grad_(False)
 
     def answers(self, batch: Batch, epoch: int) -> Outputs:
-        return Outputs(self.network(batch["student/ids"], batch["positions"]))
+        return Outputs(self.network(batch["student/ids"])[batch["positions"]])
 
 
 def learner_of(losses: list[dict[str, Any]], **changes: Any) -> tuple[Learner, Recipe]:

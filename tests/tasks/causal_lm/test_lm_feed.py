@@ -204,6 +204,11 @@ def test_the_losses_are_those_of_the_tokens_that_count(data: Dataset, teacher: L
         ({"losses": [*LABELS, {"name": "rkd_distance"}]}, "rkd_distance looks at"),
         ({"losses": [*LABELS, {"name": "attention_scores"}]}, "attention_scores looks at"),
         ({"losses": [*LABELS, {"name": "masked_lm"}]}, "masked_lm looks at"),
+        (
+            {"losses": [*LABELS, {"name": "uld"}]},
+            "uld needs student_groups, which kdc does not give it of documents yet",
+        ),
+        ({"losses": [*LABELS, {"name": "top_k_kd"}]}, "top_k_kd needs teacher_log_probabilities"),
     ],
 )
 def test_what_a_recipe_asks_in_vain_is_refused(
