@@ -95,7 +95,7 @@ def forecast(
     parameters = max(each.parameters for each in timed.values())
     answers = to_be_kept(request, {name: each.ahead for name, each in timed.items()}, _last(request, timed))
     disk = {
-        "decoded images": _decoded_at_once(request, timed),
+        f"decoded {task_named(request.task).samples}": _decoded_at_once(request, timed),
         "checkpoint": 4 * STATES * parameters * (2 if has_arms(request) else 1),  # two are held against each other
         **({"teacher answers": sum(each.bytes for each in answers)} if answers else {}),
     }
@@ -268,7 +268,7 @@ def _notes(request: Request, timed: dict[str, _Timed], answers: Sequence[Keeping
             yield f"views: {request.regime.views}"
     students = [*timed]
     if any(not each.kept for each in timed.values()):
-        yield "images are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"
+        yield f"{task_named(request.task).samples} are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"
     yield from notes_on(answers, timed[_last(request, timed)].ahead)
     if request.race is not None:
         rounds = rounds_of(len(students), next(iter(timed.values())).steps, request.recipe.epochs, request.race.share)

@@ -73,7 +73,7 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
         )
     wanted = 4 if height else 3
     layers = [
-        Layer(f"stage{n}", tuple(tensor.shape[1:]), height / tensor.shape[2] if height else 0.0)
+        Layer(f"stage{n}", tuple(tensor.shape[1:]), _stride(height, tensor.shape[2]) if height else 0.0)
         for n, tensor in enumerate(stages, 1)
         if tensor.ndim == wanted
     ]
@@ -92,7 +92,7 @@ def named_layer(model: LoadedModel, name: str) -> Layer:
     with evaluating(model.network):
         feature = taps(model.network, example_of(model))[1][name]
     is_map = feature.ndim == 4 and kind_of(name) in ("stage", None)
-    stride = height_of(model) / feature.shape[2] if is_map else 0.0
+    stride = _stride(height_of(model), feature.shape[2]) if is_map else 0.0
     return Layer(name, tuple(feature.shape[1:]), stride)
 
 
@@ -139,6 +139,13 @@ def same_strides(student: Sequence[Layer], teacher: Sequence[Layer]) -> list[tup
     if len(strides) < 2 or len({_octave(layer) for layer in student}) < 2:
         return []
     return [(layer, strides[_octave(layer)]) for layer in student if _octave(layer) in strides]
+
+
+def _stride(height: int, rows: int) -> float:
+    """Of a map of so many rows: the power of two that strided convolutions make so many with, which round up (of 40
+    rows 3 at a stride of 16, and 2 at one of 32); else how many rows of the input there are to one."""
+    powers = (1 << n for n in range(height.bit_length() + 1))
+    return float(next((power for power in powers if -(-height // power) == rows), height / rows))
 
 
 def _octave(layer: Layer) -> int:

@@ -28,17 +28,18 @@ LEAST_STD = 1e-3
 
 
 class Unfitted(AudioPreprocess):
-    """A placeholder: how the model hears is found of the data that it is trained on. `rate`: it takes sound at
-    `sample_rate` alone."""
+    """A placeholder: how the model hears is found of the data that it is trained on. `fixed_rate`: it
+    takes sound at `sample_rate` alone."""
 
-    rate: bool = False
+    fixed_rate: bool = False
 
 
 def placeholder(kind: str = "log-mel", sample_rate: int | None = None) -> Unfitted:
     """Of a second of sound."""
     rate = sample_rate or 16_000
     return Unfitted.model_validate({
-        "sample_rate": rate, "samples": rate, "features": kind, "high_hz": rate / 2, "rate": sample_rate is not None,
+        "sample_rate": rate, "samples": rate, "features": kind, "high_hz": rate / 2,
+        "fixed_rate": sample_rate is not None,
     })  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def fitted_preprocess(
     clips = [data.train.read(row) for row in _rows(data.train)]
     rates, lengths = Counter(clip.rate for clip in clips), np.array([clip.length / clip.rate for clip in clips])
     if isinstance(known, Unfitted):
-        rate = known.sample_rate if known.rate else min(rates, key=lambda each: (-rates[each], each))
+        rate = known.sample_rate if known.fixed_rate else min(rates, key=lambda each: (-rates[each], each))
         covered = float(np.percentile(lengths, COVERED, method="higher"))
         seconds = min(covered, LONGEST) if milliseconds is None else milliseconds / 1000
         chosen = _chosen(known, rate, seconds, model.weights.source)

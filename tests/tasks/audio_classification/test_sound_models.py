@@ -13,6 +13,7 @@ from compressor.errors import KdcError
 from compressor.models import load_run
 from compressor.models.ensemble import combined
 from compressor.models.loaded import LoadedModel
+from compressor.models.stages import layers_of, same_strides
 from compressor.schema.preprocess import AudioPreprocess
 from compressor.schema.recipe import Ensemble
 from compressor.tasks.audio_classification.fitting import Unfitted
@@ -81,6 +82,14 @@ def test_how_long_is_heard_can_be_stated(data: Dataset) -> None:
     assert any("(as stated): of 42 training sounds 42 are cut and 0 filled up" in note for note in heard.notes)
     with pytest.raises(KdcError, match=r"hears windows of 100 values \(25 ms\), and the sounds have 80"):
         TASK.fitted(create_student("mlp:8x1", "random", NAMES), data, 20, heard)
+
+
+def test_maps_of_40_bands_are_matched_by_their_stride(data: Dataset) -> None:
+    """40 rows become 10, 5, 3 and 2: strides of 4, 8, 16 and 32, though 40 / 3 and 40 / 2 are nearer to one another."""
+    model = TASK.fitted(create_student("timm:test_resnet", "random", NAMES), data, None, Heard())
+    layers = layers_of(model, "maps")
+    assert [(layer.shape[1], layer.stride) for layer in layers] == [(10, 4), (5, 8), (3, 16), (2, 32)]
+    assert same_strides(layers, layers) == [(layer, layer) for layer in layers]
 
 
 def test_a_fully_connected_network_is_hintons() -> None:
