@@ -1,19 +1,19 @@
 """Ten acoustic models into one of their size (Hinton et al. 2015, arXiv 1503.02531, sections 3 and 6), on real speech.
 
     python -m benchmarks.ten_into_one --phones phones --work ten [--members 10] [--seed 0 1 2] [--epochs 60]
-        [--curve 20 180] [--arm all …] [--no-few] [--minutes 30]
+        [--curve 20 180] [--case tenth few curve] [--arm all …] [--minutes 30]
 
 `--phones` is what `examples/phones.py` writes. A tenth of the training frames keep their label. The members learn from
 these for `--epochs`, each with a seed of its own, and so do the students, with other seeds; one that learns from all
 training frames makes as many steps on them, in a tenth of the epochs. Arms with x3 and x10 make so many times as many.
-`--curve`: again with members and students that all learn for so many epochs.
+Case `curve`: again with members and students that all learn for as many epochs as `--curve` says. Case `few`: 3 % of
+the labels, hard targets against those of members that had learned from all labels.
 
 Temperatures are tried in the arms `kd` and `all`. That of the best mean validation accuracy is taken there, and in the
-arms on the same frames; the test split is not looked at for it, nor shown for the others. Last, 3 % of the labels: hard
-targets, or those of members that had learned from all labels.
+arms on the same frames; the test split is not looked at for it, nor shown for the others.
 
 All is trained by `kdc distill`. What is finished is not trained again, what was interrupted goes on, and after
-`--minutes` nothing new is begun: so it runs in slices.
+`--minutes` nothing new is begun: so it runs in slices, and `tenth` and `few` at a time.
 """
 
 import argparse
@@ -153,19 +153,22 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--curve", nargs="*", type=int, default=[20, 180])
     parser.add_argument("--arm", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--no-few", action="store_true", help="without 3 %% of the labels")
+    parser.add_argument("--case", nargs="+", choices=("tenth", "few", "curve"), default=["tenth", "few", "curve"])
     parser.add_argument("--minutes", type=float, default=math.inf)
     given = parser.parse_args()
     bench = Bench(given.work, {}, {}, given.seed, time.monotonic() + 60 * given.minutes)
     ten = Ten(bench, given.phones, given.members)
-    cases = cases_of(given.epochs, given.curve, given.arm, not given.no_few)
-    for case in cases:
-        ten.work_through(case)
-    tables, lengths = Tables(ten), cases[: 1 + len(given.curve)]
-    made = [tables.trials(cases[0]), tables.arms(cases[0]), tables.curve(lengths)]
-    for case in cases[len(lengths) :]:
-        made += [tables.trials(case), tables.few(case)]
-    print(*map(markdown, made), sep="\n")
+    cases = cases_of(given.epochs, given.curve, given.arm)
+    for name in given.case:
+        for case in cases[name]:
+            ten.work_through(case)
+    tables = Tables(ten)
+    made = {
+        "tenth": lambda: [tables.trials(cases["tenth"][0]), tables.arms(cases["tenth"][0])],
+        "few": lambda: [tables.trials(cases["few"][0]), tables.few(cases["few"][0])],
+        "curve": lambda: [tables.curve([*cases["tenth"], *cases["curve"]])],
+    }
+    print(*(markdown(table) for name in given.case for table in made[name]()), sep="\n")
     if bench.left or ten.waits:
         print(f"\nnot begun within {given.minutes:g} minutes: {', '.join([*bench.left, *ten.waits])}", file=sys.stderr)
 

@@ -65,15 +65,16 @@ class Case:
     members_epochs: int
 
 
-def cases_of(epochs: int, curve: Sequence[int], arms: Sequence[str], few: bool) -> list[Case]:
+def cases_of(epochs: int, curve: Sequence[int], arms: Sequence[str]) -> dict[str, list[Case]]:
+    """By the table that they are for."""
     main = f"tenth-{epochs}"
     chosen = {name: ARMS[name] for name in arms}
     on_curve = {name: arm for name, arm in chosen.items() if name in CURVE}
-    return [
-        Case(main, main, chosen, LABELLED, epochs, LABELLED, epochs),
-        *(Case(f"tenth-{each}", main, on_curve, LABELLED, each, LABELLED, each) for each in curve),
-        *([Case("few", "few", FEW_ARMS, FEW, epochs, 1.0, ALL_EPOCHS)] if few else []),
-    ]
+    return {
+        "tenth": [Case(main, main, chosen, LABELLED, epochs, LABELLED, epochs)],
+        "few": [Case("few", "few", FEW_ARMS, FEW, epochs, 1.0, ALL_EPOCHS)],
+        "curve": [Case(f"tenth-{each}", main, on_curve, LABELLED, each, LABELLED, each) for each in curve],
+    }
 
 
 def recipe_of(arm: Arm, share: float, epochs: int, temperature: int | None, seed: int) -> dict[str, Any]:

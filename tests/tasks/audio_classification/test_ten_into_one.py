@@ -107,10 +107,11 @@ def test_the_temperature_is_that_of_the_best_validation(tmp_path: Path) -> None:
     assert ten.temperature(HERE, ARMS["all"]) is None
 
 
-def test_no_student_begins_as_a_member() -> None:
-    for case in cases_of(60, [20, 180], list(ARMS), few=True):
-        assert case.members_epochs == (ten_runs.ALL_EPOCHS if case.name == "few" else case.epochs)
-    assert ten_runs.FIRST_MEMBER > 50
+def test_members_learn_for_as_long_as_students() -> None:
+    cases = cases_of(60, [20, 180], list(ARMS))
+    lengths = [(case.name, case.epochs, case.members_epochs) for kind in ("tenth", "curve") for case in cases[kind]]
+    assert lengths == [("tenth-60", 60, 60), ("tenth-20", 20, 20), ("tenth-180", 180, 180)]
+    assert {case.tried for case in cases["curve"]} == {"tenth-60"}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_the_whole_of_it_in_small(
     monkeypatch.setattr(ten_runs, "TEMPERATURES", (1, 2))
     monkeypatch.setattr(ten_into_one, "TEMPERATURES", (1, 2))
     monkeypatch.setattr(ten_runs, "STUDENT", "mlp:8x1")
-    options = ["--members", "2", "--seed", "0", "--epochs", "10", "--curve", "--no-few"]
+    options = ["--members", "2", "--seed", "0", "--epochs", "10", "--case", "tenth"]
     options += ["--arm", "labels", "all", "more"]
     monkeypatch.setattr(sys, "argv", ["ten", "--phones", str(tones), "--work", str(tmp_path / "ten"), *options])
     ten_into_one.main()
