@@ -86,8 +86,8 @@ def schema_page() -> str:
         "the folders that kdc makes.\n",
     ]
     for module in _modules():
-        name = module.__name__.rsplit(".", 1)[1]
-        parts.append(f"## {name}.py {{#{name}py}}\n\n{_prose(inspect.getdoc(module) or '')}\n")
+        name = _name(module.__name__)
+        parts.append(f"## {name}.py {{#{name.replace('/', '-')}py}}\n\n{_prose(inspect.getdoc(module) or '')}\n")
         meanings = _meanings(Path(str(module.__file__)).read_text(encoding="utf-8"))
         for noun in _nouns_of(module):
             parts.append(_section(noun, meanings.get(noun.__name__, {})))
@@ -95,12 +95,20 @@ def schema_page() -> str:
 
 
 def _modules() -> list[types.ModuleType]:
-    names = sorted(path.stem for path in (ROOT / "compressor" / "schema").glob("*.py"))
+    schema = ROOT / "compressor" / "schema"
+    names = sorted(path.relative_to(schema).with_suffix("").as_posix() for path in schema.rglob("*.py"))
     names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
     modules = [
-        importlib.import_module(f"compressor.schema.{name}") for name in names if name not in ("__init__", "base")
+        importlib.import_module(f"compressor.schema.{name.replace('/', '.')}")
+        for name in names
+        if name != "base" and not name.endswith("__init__")
     ]
     return [module for module in modules if _nouns_of(module)]
+
+
+def _name(module: str) -> str:
+    """Of a module, below schema/: its path without its suffix."""
+    return module.removeprefix("compressor.schema.").replace(".", "/")
 
 
 def _nouns_of(module: types.ModuleType) -> list[Any]:
@@ -113,8 +121,8 @@ def _nouns_of(module: types.ModuleType) -> list[Any]:
         if isinstance(noun, type) and issubclass(noun, Noun) and noun.__module__ == module.__name__
         if "[" not in noun.__name__  # Fact[str] is Fact
     ]
-    own = module.__name__.rsplit(".", 1)[1]
-    return sorted(nouns, key=lambda noun: noun.__name__.lower() != own)
+    named = module.__name__.rsplit(".", 1)[1]
+    return sorted(nouns, key=lambda noun: noun.__name__.lower() != named)
 
 
 def _section(noun: Any, meanings: dict[str, str]) -> str:
@@ -130,7 +138,7 @@ def _section(noun: Any, meanings: dict[str, str]) -> str:
 
 def _anchor(noun: Any) -> str:
     """Two modules may have a noun of one name."""
-    return f"{noun.__module__.rsplit('.', 1)[1]}-{noun.__name__.lower()}"
+    return f"{_name(noun.__module__).replace('/', '-')}-{noun.__name__.lower()}"
 
 
 def _prose(text: str) -> str:
