@@ -30,11 +30,11 @@ def made_lines(told: RealTime) -> list[str]:
         return [f"Not tried: making inputs of raw samples where models were measured ({told.untried or 'none ship'})."]
     alike = (told.made or 0) - (told.differ or 0)
     largest = "" if told.largest_difference is None else f"; the largest difference is {told.largest_difference:.1g}"
-    factor = "" if told.made_factor is None else f", {number(told.made_factor)} of the time that a sample lasts"
+    factor = "" if told.made_factor is None else f"; real-time factor {number(told.made_factor)}"
     return [
         f"Where models were measured, {told.library} made the inputs of training of {alike} of {told.made} raw test "
         f"samples{largest}.",
         f"{told.cut} of them are longer than the student reads and were cut, {told.padded} are shorter and were filled "
         f"up, {told.resampled} had another rate.",
-        f"Reading one and making its input took {spread(told.made_ms)} ms{factor}, which no latency here contains.",
+        f"Milliseconds to read one and make its input, which no latency here contains: {spread(told.made_ms)}{factor}.",
     ]
