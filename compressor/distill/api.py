@@ -307,6 +307,6 @@ def _warn_of_mixed(data: Dataset, recipe: Recipe, terms: Sequence[Term], progres
     asks = any("labels" in term.row.needs for term in terms if term.loss.ever)
     if without and asks and (recipe.views.mixup or recipe.views.cutmix):
         progress.warn(
-            f"with {without:.0%} unlabelled {data.samples}, mixed views have a label only where both of their parts do: "
-            f"about {(1 - without) ** 2:.1%} of them"
+            f"with {without:.0%} unlabelled {data.samples}, mixed views have a label only where both of their parts "
+            f"do: about {(1 - without) ** 2:.1%} of them"
         )

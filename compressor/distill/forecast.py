@@ -268,7 +268,8 @@ def _notes(request: Request, timed: dict[str, _Timed], answers: Sequence[Keeping
             yield f"views: {request.regime.views}"
     students = [*timed]
     if any(not each.kept for each in timed.values()):
-        yield f"{task_named(request.task).samples} are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"
+        samples = task_named(request.task).samples
+        yield f"{samples} are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"
     yield from notes_on(answers, timed[_last(request, timed)].ahead)
     if request.race is not None:
         rounds = rounds_of(len(students), next(iter(timed.values())).steps, request.recipe.epochs, request.race.share)

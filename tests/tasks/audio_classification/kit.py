@@ -2,9 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ __all__ = [
     "PITCHES",
     "RATE",
     "SPEED",
-    "Heard",
     "distilled",
     "encoded",
     "taught",
@@ -28,30 +26,8 @@ __all__ = [
 ]
 
 RATE = 4000
-T = TypeVar("T")
 PITCHES = {"high": 1400.0, "low": 300.0, "middle": 700.0}
 SPEED = ("--batch-size", "16", "--set", "optimizer.lr=0.005", "--set", "optimizer.lr_for_batch=null")
-
-
-class Heard:
-    """What is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
-        yield from items
-
-    def at(self, doing: str, done: int, total: int) -> None: ...
-
-    def end(self) -> None: ...
 
 
 def tone(pitch: float, seed: int, seconds: float = 0.2, rate: int = RATE) -> NDArray[np.float32]:

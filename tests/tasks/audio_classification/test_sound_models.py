@@ -22,8 +22,8 @@ from compressor.tasks.audio_classification.models.hf_models import HfSound
 from compressor.tasks.audio_classification.models.students import create_student, create_trainee, require_student
 from compressor.tasks.audio_classification.opening import open_data
 from compressor.tasks.audio_classification.task import TASK
-from tests.kit import call
-from tests.tasks.audio_classification.kit import RATE, SPEED, Heard, tones
+from tests.kit import Hearing, call
+from tests.tasks.audio_classification.kit import RATE, SPEED, tones
 
 NAMES = ("high", "low", "middle")
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> Dataset:
-    return open_data(f"folder:{folder}", progress=Heard())
+    return open_data(f"folder:{folder}", progress=Hearing())
 
 
 def wav2vec2(folder: Path, **changes: Any) -> Path:
@@ -58,7 +58,7 @@ def test_a_student_hears_what_its_data_needs(data: Dataset) -> None:
     torch.manual_seed(0)
     model = create_student("timm:test_resnet", "random", NAMES)
     assert isinstance(model.preprocess, Unfitted)
-    heard = Heard()
+    heard = Hearing()
     made = TASK.fitted(model, data, None, heard)
     preprocess = made.preprocess
     assert isinstance(preprocess, AudioPreprocess)
@@ -75,7 +75,7 @@ def test_a_student_hears_what_its_data_needs(data: Dataset) -> None:
 
 
 def test_how_long_is_heard_can_be_stated(data: Dataset) -> None:
-    heard = Heard()
+    heard = Hearing()
     model = TASK.fitted(create_student("mlp:8x1", "random", NAMES), data, 100, heard)
     assert model.preprocess.inputs[0].shape == ("batch", 1, 40, 8)
     assert model.weights.parameters == 40 * 8 * 8 + 8 + 16 + 8 * 3 + 3
@@ -86,7 +86,7 @@ def test_how_long_is_heard_can_be_stated(data: Dataset) -> None:
 
 def test_maps_of_40_bands_are_matched_by_their_stride(data: Dataset) -> None:
     """40 rows become 10, 5, 3 and 2: strides of 4, 8, 16 and 32, though 40 / 3 and 40 / 2 are nearer to one another."""
-    model = TASK.fitted(create_student("timm:test_resnet", "random", NAMES), data, None, Heard())
+    model = TASK.fitted(create_student("timm:test_resnet", "random", NAMES), data, None, Hearing())
     layers = layers_of(model, "maps")
     assert [(layer.shape[1], layer.stride) for layer in layers] == [(10, 4), (5, 8), (3, 16), (2, 32)]
     assert same_strides(layers, layers) == [(layer, layer) for layer in layers]
@@ -185,7 +185,7 @@ def test_feature_extractors_that_do_more_are_refused(tmp_path: Path) -> None:
 def test_several_teachers_answer_as_one(data: Dataset) -> None:
     def member(seed: int) -> LoadedModel:
         torch.manual_seed(seed)
-        model = TASK.fitted(create_student("timm:test_resnet", "random", NAMES), data, None, Heard())
+        model = TASK.fitted(create_student("timm:test_resnet", "random", NAMES), data, None, Hearing())
         network = model.network.eval()
         return LoadedModel(network, model.preprocess, model.class_names, model.weights, model.family)
 

@@ -10,7 +10,8 @@ from compressor.data.samples import Dataset
 from compressor.errors import KdcError
 from compressor.tasks.audio_classification.opening import open_data
 from compressor.tasks.audio_classification.reading import Recording, decode
-from tests.tasks.audio_classification.kit import PITCHES, RATE, Heard, encoded, tone, tones, write_sound
+from tests.kit import Hearing
+from tests.tasks.audio_classification.kit import PITCHES, RATE, encoded, tone, tones, write_sound
 
 WAVE = tone(440, 0)
 
@@ -79,8 +80,8 @@ def test_a_recording_is_decoded_once_for_its_parts() -> None:
     assert len(asked) == 1
 
 
-def opened(folder: Path, heard: Heard | None = None, *, skip_bad: bool = False) -> Dataset:
-    return open_data(f"folder:{folder}", progress=heard or Heard(), skip_bad=skip_bad)
+def opened(folder: Path, heard: Hearing | None = None, *, skip_bad: bool = False) -> Dataset:
+    return open_data(f"folder:{folder}", progress=heard or Hearing(), skip_bad=skip_bad)
 
 
 def test_bad_files_are_refused_or_left_out(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_bad_files_are_refused_or_left_out(tmp_path: Path) -> None:
     with pytest.raises(KdcError, match=r"003.wav cannot be decoded: it is cut short.* .and 1 more sounds.") as caught:
         opened(data)
     assert "--skip-bad" in caught.value.hint
-    heard = Heard()
+    heard = Hearing()
     kept = opened(data, heard, skip_bad=True)
     assert kept.info.skipped == ("high/003.wav", "low/000.wav")
     assert sum(kept.info.counts.values()) == 28
@@ -101,7 +102,7 @@ def test_rates_channels_silence_and_groups_are_said(tmp_path: Path) -> None:
     data = tones(tmp_path / "data", 10)
     write_sound(data / "low" / "stereo.wav", np.stack([WAVE, WAVE], 1), 8000)
     write_sound(data / "low" / "silent.wav", np.zeros(800))
-    heard = Heard()
+    heard = Hearing()
     opened(data, heard)
     assert "sample rates: 4,000 Hz (31), 8,000 Hz (1)" in heard.notes
     assert "channels: 1 of 2 channels; the mean of a sound's channels counts" in heard.notes
@@ -115,7 +116,7 @@ def test_copies_are_found_in_other_formats_and_stay_in_one_split(tmp_path: Path)
     for number in range(8):
         write_sound(data / "low" / f"copy{number}.flac", values, kind="FLAC")
     shutil.copy(data / "high" / "000.wav", data / "middle" / "wrong.wav")
-    heard = Heard()
+    heard = Hearing()
     made = opened(data, heard)
     copies = {"low/000.wav", *(f"low/copy{number}.flac" for number in range(8))}
     assert any(copies <= {*split.ids} for split in (made.train, made.validation, made.test))

@@ -14,10 +14,10 @@ from compressor.schema.preprocess import AudioPreprocess
 from compressor.tasks.audio_classification.feed import model_input
 from compressor.tasks.audio_classification.opening import open_data
 from compressor.tasks.audio_classification.waveforms import Decoding, bytes_of, store_waves, windows
+from tests.kit import Hearing
 from tests.tasks.audio_classification.kit import (
     PITCHES,
     RATE,
-    Heard,
     encoded,
     tone,
     tones,
@@ -28,8 +28,8 @@ from tests.tasks.audio_classification.kit import (
 LONG = AudioPreprocess(sample_rate=RATE, samples=800, window=100, hop=40, fft=256, high_hz=RATE / 2, mean=-2, std=3)
 
 
-def opened(reference: object, heard: Heard | None = None) -> Dataset:
-    return open_data(str(reference), progress=heard or Heard())
+def opened(reference: object, heard: Hearing | None = None) -> Dataset:
+    return open_data(str(reference), progress=heard or Hearing())
 
 
 def recordings(folder: Path, count: int = 6, rate: int = RATE) -> list[tuple[object, ...]]:
@@ -48,7 +48,7 @@ HEADER = ("path", "start", "end", "label")
 def test_a_table_of_files(tmp_path: Path) -> None:
     data = tones(tmp_path, 10)
     rows = [(f"{name}/{row:03}.wav", name) for name in PITCHES for row in range(10)]
-    heard = Heard()
+    heard = Hearing()
     made = opened(f"csv:{write_table(tmp_path / 'all.csv', rows)}", heard)
     assert made.info.fingerprint == opened(f"folder:{data}").info.fingerprint
     assert "sounds from column path, labels from column label" in heard.notes
@@ -106,7 +106,7 @@ def test_parts_of_a_recording_at_the_rate_of_the_model_share_what_is_stored(tmp_
 
 
 def test_parts_of_one_recording_stay_in_one_split(tmp_path: Path) -> None:
-    heard = Heard()
+    heard = Hearing()
     data = opened(f"csv:{write_table(tmp_path / 'all.csv', recordings(tmp_path, 12), HEADER)}", heard)
     files = [{name.partition("[")[0] for name in split.ids} for split in (data.train, data.validation, data.test)]
     assert all(len(names) > 0 for names in files)
@@ -121,7 +121,7 @@ def test_parts_of_one_recording_stay_in_one_split(tmp_path: Path) -> None:
 def test_a_column_of_speakers_keeps_them_apart(tmp_path: Path) -> None:
     tones(tmp_path, 20)
     rows = [(f"{name}/{row:03}.wav", name, f"speaker {row % 10}") for name in PITCHES for row in range(20)]
-    heard = Heard()
+    heard = Hearing()
     data = opened(f"csv:{write_table(tmp_path / 'all.csv', rows, ('path', 'label', 'speaker'))}", heard)
     speakers = [{int(name[-7:-4]) % 10 for name in split.ids} for split in (data.train, data.validation, data.test)]
     assert [len(each) for each in speakers] == [7, 1, 2]
@@ -137,7 +137,7 @@ def test_groups_in_several_stated_splits_are_said(tmp_path: Path) -> None:
         for name in PITCHES
         for row in range(9)
     ]
-    heard = Heard()
+    heard = Hearing()
     opened(f"csv:{write_table(tmp_path / 'all.csv', rows, ('path', 'label', 'speaker', 'split'))}", heard)
     (note,) = [note for note in heard.notes if "groups have sounds in several splits" in note]
     assert note.startswith("1 of 8 groups")
@@ -219,7 +219,7 @@ def test_parquet_with_the_files_inside(tmp_path: Path) -> None:
         "speaker": [f"s{row}" for _ in waves for row in range(8)],
     }
     parquet.write_table(pa.table(columns), tmp_path / "all.parquet", row_group_size=5)
-    heard = Heard()
+    heard = Hearing()
     data = opened(f"parquet:{tmp_path / 'all.parquet'}", heard)
     assert sum(data.info.counts.values()) == 24
     assert "sounds from column audio, labels from column label, groups from column speaker" in heard.notes
@@ -236,7 +236,7 @@ def test_a_data_set_of_hugging_face(tmp_path: Path) -> None:
     made = datasets.Dataset.from_dict(rows).cast_column("voice", datasets.Audio())
     made = made.cast_column("sort", datasets.ClassLabel(names=[*PITCHES]))
     made.save_to_disk(tmp_path / "saved")
-    heard = Heard()
+    heard = Hearing()
     data = opened(f"hf:{tmp_path / 'saved'}", heard)
     assert data.info.class_names == tuple(PITCHES)
     assert "sounds from column voice, labels from column sort" in heard.notes

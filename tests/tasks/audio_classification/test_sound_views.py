@@ -20,7 +20,8 @@ from compressor.tasks.audio_classification.opening import open_data
 from compressor.tasks.audio_classification.views import DRAWS, Draw, louder, masked, noisy, refuse_views, shifts
 from compressor.tasks.mixing import mix_of
 from compressor.tasks.plain_feed import refuse_foreign_views
-from tests.tasks.audio_classification.kit import RATE, Heard, tones
+from tests.kit import Hearing
+from tests.tasks.audio_classification.kit import RATE, tones
 
 CPU = torch.device("cpu")
 MEL = AudioPreprocess(sample_rate=RATE, samples=800, window=100, hop=40, fft=256, high_hz=RATE / 2, mean=-3, std=2)
@@ -97,7 +98,7 @@ def test_images_and_texts_refuse_views_of_sounds(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return open_data(f"folder:{tones(tmp_path_factory.mktemp('tones'), 20)}", progress=Heard())
+    return open_data(f"folder:{tones(tmp_path_factory.mktemp('tones'), 20)}", progress=Hearing())
 
 
 VIEWS = {"time_shift": 0.02, "gain": 6.0, "noise": 0.2, "mixup": 0.3, "time_masking": 0.2, "frequency_masking": 0.2}
