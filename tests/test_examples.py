@@ -83,7 +83,7 @@ def test_the_example_recipe_shows_every_key() -> None:
         return {field.alias or name for name, field in noun.model_fields.items()}
 
     assert keys(Recipe) <= values.keys()
-    for name in ("optimizer", "views", "teacher_answers", "transfer", "ensemble", "qat"):
+    for name in ("optimizer", "views", "teacher_answers", "transfer", "ensemble", "qat", "licence", "completions"):
         assert keys(Recipe.model_fields[name].annotation) == values[name].keys(), name
 
 

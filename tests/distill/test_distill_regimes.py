@@ -25,7 +25,10 @@ from tests.kit import Hearing
 
 ROOT = Path(__file__).resolve().parents[2]
 YAMLS = sorted(Path(regimes.__file__).parent.glob("*.yaml"))
-OTHERS = ("teach", "self", "peers", "audio", "audio_teach", "text", "text_static", "text_teach", *BY_NAME)
+OTHERS = (
+    *("teach", "self", "peers", "audio", "audio_teach", "text", "text_static", "text_teach"),
+    *("language", "language_sequence", "language_teach", *BY_NAME),
+)
 """Of who teaches, of a task that has a regime of its own, and those that are named."""
 Asked = dict[str, Any]
 

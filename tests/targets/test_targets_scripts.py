@@ -27,6 +27,9 @@ OWN_RUNTIME = {
     "tokens": {"tokenizers"},
     "texts_ort": {"onnxruntime"},
     "texts_ov": {"openvino"},
+    "files": {"soundfile"},
+    "sounds_ort": {"onnxruntime"},
+    "sounds_ov": {"openvino"},
 }
 ALL_RUNTIMES = set[str]().union(*OWN_RUNTIME.values())
 
@@ -34,7 +37,7 @@ ALL_RUNTIMES = set[str]().union(*OWN_RUNTIME.values())
 @pytest.mark.parametrize("script", SCRIPTS, ids=[path.name for path in SCRIPTS])
 def test_depends_on_nothing_that_does_not_travel(script: Path) -> None:
     kind, _, name = script.stem.partition("_")
-    own = OWN_RUNTIME.get(name, set()) if kind in ("run", "classify", "build", "text") else set()
+    own = OWN_RUNTIME.get(name, set()) if kind in ("run", "classify", "build", "text", "sound") else set()
     allowed = {*sys.stdlib_module_names, "numpy", *(path.stem for path in SCRIPTS), *own}
     tree = ast.parse(script.read_text(encoding="utf-8"), feature_version=(3, 9))
     # `if TYPE_CHECKING:` names the same scripts by their place in the checkout, and never runs.
@@ -52,7 +55,7 @@ def test_depends_on_nothing_that_does_not_travel(script: Path) -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
     }
     assert imported <= allowed
-    if not script.name.startswith(("run", "classify", "text")):
+    if not script.name.startswith(("run", "classify", "text", "sound")):
         assert not imported & ({"numpy", "runner_common"} | (ALL_RUNTIMES - own))
 
 
