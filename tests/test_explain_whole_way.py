@@ -61,7 +61,9 @@ def test_every_variant_is_timed_and_every_int8_one_compared(told: Path) -> None:
         assert row["split"] == "validation"
         assert row["n"] > 0
         assert row["of"] > 20
-        assert row["most"]["module"]
+        # OpenVINO rounds the input, too, and on some processors nothing loses more.
+        assert row["most"]["module"] or row["most"]["op"] == "Input"
+        assert any(layer["module"] for layer in row["layers"])
         assert any(layer["precision"] == "int8" for layer in report["timed"][name]["layers"])
 
 

@@ -35,9 +35,12 @@ EVERY: Losses = [
     {"name": name, "weight": 0.1, **({"at": [["stage-1", "stage-1"]]} if name == "hidden_states" else {})}
     for name in LOSSES
 ]
+OF_LANGUAGE = {"teacher_top", "student_groups"}
+"""What batches of documents alone hold."""
 OF_CNNS = [
     row for row in EVERY
     if LOSSES[row["name"]].taps in (None, "maps", "pooled") and LOSSES[row["name"]].knowledge != "peers"
+    and not OF_LANGUAGE & {*LOSSES[row["name"]].needs}
 ]  # fmt: skip
 OF_TRANSFORMERS: Losses = [
     {"name": "attention_maps"}, {"name": "hidden_states", "weight": 0.1}, {"name": "kd", "weight": 0.5},
