@@ -7,7 +7,8 @@
 #   apt-get install asterisk-core-sounds-{en,es,fr,it,ru}-wav        (or any folder of sounds, with a folder a class)
 #   bash examples/sounds.sh WORK_DIR [FOLDER]
 #
-# Less than five minutes on two cores: 200 prompts a language, two seconds of each, few epochs.
+# Five minutes of CPU where nothing else runs: 200 prompts a language, two seconds of each, few epochs. Where OpenVINO's int8 is at fault,
+# as once on a processor without VNNI, the gate says so and the script ends with 1.
 set -euo pipefail
 work=${1:?usage: sounds.sh WORK_DIR [FOLDER]}
 sounds=${2:-}
