@@ -23,6 +23,8 @@ FOR_GOOD = {
     "insufficient_quota": "the account has no credit left",
     "billing_hard_limit_reached": "the limit is reached",
 }
+OF_THE_MODEL = ("unsupported_parameter", "unsupported_value")
+"""Codes of what a model never takes, whatever it is asked: a temperature, a seed."""
 
 
 class AgainError(Exception):
@@ -60,6 +62,8 @@ def said_in(status: int, headers: Mapping[str, str], body: str, host: str) -> Ex
         return RefusedError(f"{host} redirects elsewhere ({status}), where the key and the prompts would go along")
     if code in FOR_GOOD:
         return RefusedError(f"{said} ({FOR_GOOD[code]})")
+    if code in OF_THE_MODEL:
+        return RefusedError(said)
     if status in (408, 429) or status >= 500:
         return AgainError(said, wait_in(headers), of_question=status >= 500)
     return AnswerError(said) if status in OF_THE_QUESTION else RefusedError(said)

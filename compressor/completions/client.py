@@ -32,6 +32,8 @@ CHUNK = 65_536
 LEAST_KEY = 12
 """Characters of a key that is a secret."""
 PATHS = {"chat": "chat/completions", "text": "completions"}
+LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
+"""The most tokens of an answer: what every server knows, and what OpenAI's reasoning models want in its place."""
 FORM = "api:URL#MODEL, as api:https://api.openai.com/v1#gpt-4o-mini"
 
 
@@ -105,6 +107,7 @@ class Client:
         self.endpoint = endpoint
         self._key = key
         self._timeout_s, self._logprobs = timeout_s, logprobs
+        self._limit = LIMIT
         # What is meant for this machine goes through no proxy; urllib would take the one in the environment.
         proxies = [urllib.request.ProxyHandler({})] if endpoint.local else []
         self._opener = urllib.request.build_opener(_AsItIs(), *proxies)
@@ -117,7 +120,11 @@ class Client:
             AnswerError: where this question has no answer that can be used.
             RefusedError: where no question has.
         """
-        status, headers, body = self._sent(question)
+        limit = self._limit
+        status, headers, body = self._sent(question, limit)
+        if status == 400 and limit == LIMIT and NEW_LIMIT.encode() in body:
+            self._limit = NEW_LIMIT  # the same under the name that this model knows
+            status, headers, body = self._sent(question, NEW_LIMIT)
         if status != 200:
             raise said_in(status, headers, self._without_key(body), self.endpoint.host)
         self._refuse_key(body)
@@ -130,11 +137,11 @@ class Client:
         if self._key is not None and len(self._key) >= LEAST_KEY and self._key.encode() in answer:
             raise AnswerError("the answer holds the key")
 
-    def _sent(self, question: Question) -> tuple[int, Any, bytes]:
-        """Status, headers and body of the response."""
+    def _sent(self, question: Question, limit: str) -> tuple[int, Any, bytes]:
+        """Status, headers and body of the response. `limit`: what the most tokens are called."""
         until = time.monotonic() + self._timeout_s
         try:
-            with self._opener.open(self._request(question), timeout=self._timeout_s) as response:
+            with self._opener.open(self._request(question, limit), timeout=self._timeout_s) as response:
                 return response.status, response.headers, _read(response, until)
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
@@ -146,11 +153,11 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise AgainError(f"{self.endpoint.host} broke off: {_shown(error)}") from None
 
-    def _request(self, question: Question) -> urllib.request.Request:
+    def _request(self, question: Question, limit: str) -> urllib.request.Request:
         asked: dict[str, Any] = {"model": self.endpoint.model}
         chat = question.mode == "chat"
         asked |= {"messages": [{"role": "user", "content": question.prompt}]} if chat else {"prompt": question.prompt}
-        given = {"temperature": question.temperature, "max_tokens": question.max_tokens, "seed": question.seed}
+        given = {"temperature": question.temperature, limit: question.max_tokens, "seed": question.seed}
         asked |= {name: value for name, value in given.items() if value is not None}
         if self._logprobs:
             asked["logprobs"] = True if chat else 1

@@ -33,7 +33,7 @@ class Server(ThreadingHTTPServer):
         self.seen: dict[str, str] = {}
         self.lock = threading.Lock()
         self.gone = threading.Event()
-        self.delay_s = 0.0
+        self.delay_s, self.limit = 0.0, "max_tokens"
         self.most = self.now = 0
 
     @property
@@ -86,7 +86,9 @@ class Handler(BaseHTTPRequestHandler):
                 fault = "401"
             if server.delay_s:
                 time.sleep(server.delay_s)
-            if fault == "none":
+            if server.limit not in asked:
+                self.unsupported("parameter", "'max_tokens' is not supported. Use 'max_completion_tokens' instead")
+            elif fault == "none":
                 self.answer(asked, prompt, chat)
             else:
                 server.write(what=fault, prompt=prompt)
@@ -115,6 +117,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.path is not None:  # it may be killed between: what was not sent was not answered
             self.server.write(**said)
 
+    def unsupported(self, kind: str, why: str) -> None:
+        self.send(400, {"error": {"message": f"Unsupported {kind}: {why}.", "code": f"unsupported_{kind}"}})
+
     def fail(self, fault: str) -> None:
         kinds = {
             "429": (429, {"Retry-After": "0.2"}, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}),
@@ -129,7 +134,9 @@ class Handler(BaseHTTPRequestHandler):
             "echo": (200, {}, {"choices": [{"message": {"content": f"it is {self.headers.get('Authorization')}"}}]}),
             "refusal": (200, {}, {"choices": [{"message": {"content": None, "refusal": "I would rather not"}}]}),
         }
-        if fault in kinds:
+        if fault == "temperature":
+            self.unsupported("value", "'temperature' does not support 0.0 with this model. Only 1 is supported")
+        elif fault in kinds:
             self.send(kinds[fault][0], kinds[fault][2], kinds[fault][1])
         elif fault == "malformed":
             self.send(200, '{"choices": [{"mess')

@@ -127,6 +127,7 @@ def test_what_is_there_is_not_asked_again(serve: Serve, prompts: Write, tmp_path
         ("401", "says 401: Incorrect API key: Bearer [key]"),
         ("quota", "the account has no credit left"),
         ("later", "it asks to wait 86,400 s"),
+        ("temperature", "'temperature' does not support 0.0 with this model. Only 1 is supported"),
         ("redirect", "redirects elsewhere (307), where the key and the prompts would go along"),
     ],
 )
@@ -169,6 +170,14 @@ def test_a_question_without_an_answer_is_counted(
     assert any(said in warning for warning in told.warnings)
     assert len(read_completions(tmp_path / "c.jsonl").rows) == 2
     no_key_in(tmp_path, *told.notes, *told.warnings, why)
+
+
+def test_a_model_that_has_another_name_for_the_most_tokens(serve: Serve, prompts: Write, tmp_path: Path) -> None:
+    server = serve()
+    server.limit = "max_completion_tokens"
+    assert asked(server.url, prompts(9), tmp_path / "c.jsonl", concurrency=3, max_tokens=77).asked == 9
+    assert [row["asked"]["max_completion_tokens"] for row in server.log] == [77] * 9
+    assert {row.max_tokens for row in read_completions(tmp_path / "c.jsonl").rows} == {77}
 
 
 def test_where_no_question_has_one_it_ends(serve: Serve, prompts: Write, tmp_path: Path) -> None:
