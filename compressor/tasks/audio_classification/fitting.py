@@ -50,8 +50,9 @@ def fitted_preprocess(
     """How `model` hears these data, said; a run keeps what it has.
 
     The rate is that of most training sounds, where the model takes any; the length, where it is not stated, its
-    teacher's, or else what 95 % of them need, 10 s at most. Log-mel features get their mean and standard deviation from the training sounds, and the
-    usual windows of 25 ms, 10 ms apart. Samples without a label count where there are no others.
+    teacher's, or else what 95 % of them need, 10 s at most. Log-mel features get their mean and standard deviation
+    from the training sounds, and the usual windows of 25 ms, 10 ms apart. Samples without a label count where there are
+    no others.
     """
     known = of_sounds(model.preprocess)
     clips = [data.train.read(row) for row in _rows(data.train)]
