@@ -144,7 +144,7 @@ def test_a_new_profile_twice(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     first = kdc("profiles", "new", "here", "--set", "input_size=48")
     assert first.code == 0
-    assert "kdc distill takes its input size, 48, where --input-size gives none" in " ".join(first.out.split())
+    assert "Of images, kdc distill takes its input size, 48, where --input-size gives" in " ".join(first.out.split())
     refused(kdc("profiles", "new", "here"), 2, "here.yaml exists already", "--overwrite to replace it")
     assert json.loads(kdc("profiles", "new", "here", "--overwrite", "--json").out) == {"path": "here.yaml"}
     assert json.loads(kdc("profiles", "show", "here", "--json").out)["input_size"] == 224

@@ -84,8 +84,8 @@ def profiles_new(
     else:
         size = load_profile(f"./{path}").input_size
         show_line(
-            f"wrote {path}: set the budget in it, then use it with --profile {name}. kdc distill takes its input size, "
-            f"{size}, where --input-size gives none; a student keeps the one that it was made with"
+            f"wrote {path}: set the budget in it, then use it with --profile {name}. Of images, kdc distill takes its "
+            f"input size, {size}, where --input-size gives none; a student keeps the one that it was made with"
         )
 
 

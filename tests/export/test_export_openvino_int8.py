@@ -20,7 +20,7 @@ from compressor.export.judge import ValidationJudge
 from compressor.export.openvino.fallback import Layers, fallback, fewest, logits
 from compressor.export.openvino.int8 import OPENVINO, openvino_scheme
 from compressor.export.openvino.ir import converted, ir_constants
-from compressor.export.openvino.nncf_int8 import batch, biases, quantized, save_packed
+from compressor.export.openvino.nncf_int8 import Ranges, batch, biases, quantized, save_packed
 from compressor.install import install_line
 from compressor.processes.runner import open_runner
 from compressor.profiles import load_profile
@@ -37,12 +37,12 @@ SIDE, CLASSES = 16, 5
 HOW = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
-def write_onnx(path: Path, batch: int = 1, opset: int = 18) -> Path:
-    """Convolution, hard-swish, a second convolution, hard-swish, pooled, a linear layer. Channel 0 between the two is a
-    thousand times as large as the others and multiplied by nothing: one scale for all leaves the others no levels."""
+def write_onnx(path: Path, batch: int = 1, opset: int = 18, spread: float = 1000) -> Path:
+    """Convolution, hard-swish, a second convolution, hard-swish, pooled, a linear layer. Channel 0 between the two is
+    `spread` times as large as the others and multiplied by nothing: one scale for all leaves the others no levels."""
     random = np.random.default_rng(1)
     first = random.normal(0, 0.3, (16, 3, 3, 3)).astype(np.float32)
-    first[0] *= 1000
+    first[0] *= spread
     second = random.normal(0, 0.3, (16, 16, 3, 3)).astype(np.float32)
     second[:, 0] = 0
     tensors = {
@@ -142,17 +142,16 @@ def test_the_rungs_in_order_each_in_a_folder_of_its_own(
 ) -> None:
     made, judge = climbed
     assert [one and one.rung for one in made] == [
-        "ptq", "ptq", None, "bias-correction", None, "fallback", None,
+        "ptq", "ptq", "ptq", None, "bias-correction", None, "fallback", None,
     ]  # fmt: skip
     artefacts = [one for one in made if one is not None]
-    assert len({one.model.parent for one in artefacts}) == 4
+    assert len({one.model.parent for one in artefacts}) == 5
     for one in artefacts:
         assert sorted(path.name for path in one.model.parent.iterdir()) == ["model.bin", "model.xml"]
-    assert [("performance" in one.description, "mixed" in one.description) for one in artefacts[:2]] == [
-        (True, False),
-        (False, True),
-    ]
-    assert "which is still not enough" in artefacts[3].description
+    assert [one.description.split(", 7-bit")[0] for one in artefacts[:3]] == [
+        "NNCF, preset performance, mean ranges", "NNCF, preset mixed, mean ranges", "NNCF, preset mixed, minmax ranges",
+    ]  # fmt: skip
+    assert "which is still not enough" in artefacts[4].description
     assert judge.asked <= 25
 
 
@@ -192,9 +191,25 @@ def test_bias_correction_changes_biases(source: Source, corrected: Any) -> None:
     assert not any(np.array_equal(after[name], before[name]) for name in before)
 
 
+def test_what_mean_ranges_clip_minmax_ranges_keep(tmp_path: Path) -> None:
+    """Four images of 24 have all contrasts, the others hardly any."""
+    images = np.random.default_rng(2).integers(0, 256, (24, SIDE, SIDE, 3), dtype=np.uint8)
+    images[4:] = images[4:] // 16 + 120
+    onnx_file = write_onnx(tmp_path / "model.onnx", spread=1)
+    source = Source(nn.Identity(), onnx_file, HOW, StoredImages(images, HOW), load_profile("x86-avx2"))
+    model, strong = converted(onnx_file), [batch(source, number) for number in range(4)]
+    expected = logits(model, strong)
+    ways: tuple[Ranges, ...] = ("mean", "minmax")
+    mean, minmax = (
+        ((logits(quantized(model, source, "mixed", Silent(), fast=True, ranges=way), strong) - expected) ** 2).mean()
+        for way in ways
+    )
+    assert minmax < mean / 10
+
+
 @pytest.mark.slow
 def test_how_tells_what_was_corrected(climbed: tuple[list[Candidate | None], CountingJudge]) -> None:
-    corrected = climbed[0][3]
+    corrected = climbed[0][4]
     assert corrected is not None
     assert "7-bit weights" in corrected.description
     assert "full bias correction (changed " in corrected.description

@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,12 @@ from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.tasks.base import Arrays
 
-__all__ = ["batch", "batch_count", "biases", "part_of_nncf", "quantized", "save_packed"]
+__all__ = ["Ranges", "batch", "batch_count", "biases", "part_of_nncf", "quantized", "save_packed"]
 
 Floats = NDArray[np.float32]
+Ranges = Literal["mean", "minmax"]
+"""Of activations: from the mean of all samples' smallest values to the mean of their largest, as NNCF has it, so that
+about half of the samples are clipped somewhere; or everything that was seen."""
 
 
 def batch_count(source: Source) -> int:
@@ -32,7 +35,9 @@ def batch(source: Source, number: int) -> Arrays:
     return source.calibration.fed(rows)
 
 
-def quantized(model: Any, source: Source, preset: str, progress: Progress, *, fast: bool) -> Any:
+def quantized(
+    model: Any, source: Source, preset: str, progress: Progress, *, fast: bool, ranges: Ranges = "mean"
+) -> Any:
     """A copy of the openvino.Model `model` with FakeQuantize in front of what runs in int8, its weights still float.
 
     `fast`: NNCF's quick bias correction, which treats each layer alone; else the one that goes through the network
@@ -42,7 +47,8 @@ def quantized(model: Any, source: Source, preset: str, progress: Progress, *, fa
     """
     nncf = part_of_nncf("nncf")
     count = batch_count(source)
-    doing = f"OpenVINO int8, preset {preset}, {'fast' if fast else 'full'} bias correction"
+    doing = f"OpenVINO int8, preset {preset}, {ranges} ranges, {'fast' if fast else 'full'} bias correction"
+    estimators = part_of_nncf("nncf.quantization.range_estimator").RangeEstimatorParametersSet
 
     def taken(number: int) -> Arrays:
         progress.at(doing, number + 1, count)
@@ -50,6 +56,7 @@ def quantized(model: Any, source: Source, preset: str, progress: Progress, *, fa
 
     advanced = nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.ENABLE if saturates(source.profile) else nncf.OverflowFix.DISABLE,
+        activations_range_estimator_params=estimators.MINMAX if ranges == "minmax" else None,
         batchwise_statistics=source.profile.batch > 1,
         backend_params={"compress_weights": False},  # save_packed does it: a fallback needs them as they are
     )

@@ -1,6 +1,5 @@
 """What a training on sounds is fed with: views of waveforms, mixed, and made into what each model takes."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,32 +9,27 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressor.data.randomness import keyed_order, keyed_uniform
+from compressor.data.randomness import keyed_uniform
 from compressor.data.samples import Dataset, Split
 from compressor.modes import evaluating
-from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.preprocess import AudioPreprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy
 from compressor.schema.views import OF_SOUNDS
-from compressor.stats import accuracy_of, top1
-from compressor.stats.language import Costs
 from compressor.tasks.audio_classification.features import model_input, start_of, window_of
 from compressor.tasks.audio_classification.kept_features import KeptFeatures, bytes_of_features, store_features
 from compressor.tasks.audio_classification.views import DRAWS, louder, masked, noisy, refuse_views, shifts
 from compressor.tasks.audio_classification.waveforms import Decoding, Waves, bytes_of, store_waves, windows
 from compressor.tasks.base import Batch, BatchModel, SplitName
-from compressor.tasks.mixing import Mix, mix_of, mixed_labels, onto
-from compressor.tasks.plain_feed import batch_size_of
+from compressor.tasks.mixed_feed import MixedFeed, Rows
+from compressor.tasks.mixing import Mix, onto
 
 __all__ = ["AudioFeed", "model_input", "needed_bytes"]
 
 EVAL_BATCH = 128
-Rows = NDArray[np.int64]
 
 
-class AudioFeed:
+class AudioFeed(MixedFeed):
     """See `tasks.base.Feed`. `inputs`: key in the batch -> what that model takes. All hear the same view of a sound,
     each at its own rate. `store`: where sounds are decoded to; None: they are decoded anew each time."""
 
@@ -44,20 +38,10 @@ class AudioFeed:
         device: torch.device, progress: Progress,
     ) -> None:  # fmt: skip
         refuse_views(recipe.views, inputs)
-        self._data, self._inputs, self._recipe = data, inputs, recipe
-        self._store, self._device, self._progress = store, device, progress
+        super().__init__(data, recipe, device)
+        self._inputs, self._store, self._progress = inputs, store, progress
         self._opened: dict[tuple[str, int], Waves] = {}
         self._kept: dict[tuple[str, AudioPreprocess], KeptFeatures] = {}
-        self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
-        self.costs: dict[tuple[str, str], Costs] = {}
-        self._team = team()
-        self._has_label = data.train.labels >= 0
-        self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        # The rest of an epoch that fills no step is left out; another one each epoch, since the order changes.
-        return len(self._data.train) // self._global
 
     def prepare(self) -> None:
         for preprocess in self._inputs.values():
@@ -67,50 +51,24 @@ class AudioFeed:
                     self._features(split, preprocess)
 
     def identity(self, key: str) -> dict[str, object]:
-        unlabelled, views = self._data.info.unlabelled, self._recipe.views
+        views = {*OF_SOUNDS, "mixup", "mix_probability", "distinct"}
         return {
-            "data": self._data.info.fingerprint,
-            **({"unlabelled": unlabelled.fingerprint} if unlabelled else {}),
-            "order": hashlib.sha256(self._data.train.contents.tobytes()).hexdigest(),
+            **self._shown(),
             "preprocess": self._inputs[key].model_dump(mode="json"),
-            "seed": self._recipe.seed,
-            "views": views.model_dump(mode="json", include={*OF_SOUNDS, "mixup", "mix_probability", "distinct"}),
+            "views": self._recipe.views.model_dump(mode="json", include=views),
         }
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         keys = [key for key in self._inputs if keys is None or key in keys]
-        view, labels = self._view(epoch), self._data.train.labels
-        order = keyed_order(self._recipe.seed, len(self._data.train), epoch)
+        view, order = self._view(epoch), self._order(epoch)
         for step in range(first_step, self.steps_per_epoch):
             samples = self._step(order, step)
             for part in self._parts_of_process(samples):
                 mix = self._mix(part, view)
-                targets = torch.from_numpy(labels[part]).to(self._device)
-                if mix is not None:
-                    partners = torch.from_numpy(labels[mix.partner]).to(self._device)
-                    targets = mixed_labels(targets, partners, mix, len(self._data.info.class_names))
-                batch = self._inputs_of(keys, part, view, mix)
-                if not self._has_label.all():
-                    batch |= self._labelled(part, mix, samples, view)
-                yield {**batch, "labels": targets, "index": torch.from_numpy(part)}
+                yield self._inputs_of(keys, part, view, mix) | self._targets(part, mix, samples, view)
 
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
         return self._inputs_of([key], samples, view, self._mix(samples, view))
-
-    def samples_of(self, epoch: int, step: int) -> Rows:
-        return self._step(keyed_order(self._recipe.seed, len(self._data.train), epoch), step)
-
-    def names(self, samples: Rows) -> list[str]:
-        return [self._data.train.ids[number] for number in samples]
-
-    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
-        return accuracy_of(*self.answers_on(model, split), split)
-
-    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
-        held: Split = getattr(self._data, split)
-        logits = self.logits(model, split)
-        self.right[model.key, split] = top1(logits) == held.labels
-        return logits, held.labels
 
     def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         """See `Feed`. Each process takes every so many-th chunk; the answers are gathered, so that all have them."""
@@ -126,36 +84,6 @@ class AudioFeed:
         if self._team.num_processes > 1:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
         return np.concatenate([logits for _, logits in answers])
-
-    def _view(self, epoch: int) -> int:
-        distinct = self._recipe.views.distinct
-        return epoch if distinct is None else epoch % distinct
-
-    def _step(self, order: Rows, step: int) -> Rows:
-        """The samples of a step, of all processes and parts."""
-        return order[step * self._global : (step + 1) * self._global]
-
-    def _parts_of_process(self, samples: Rows) -> list[Rows]:
-        """This process's share of a step, in parts."""
-        parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
-        return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
-
-    def _labelled(self, part: Rows, mix: Mix | None, step: Rows, view: int) -> dict[str, Tensor]:
-        """Which rows of a part have a label, and what its mean over them counts in the mean over the whole step."""
-        known = self._known(part, mix)
-        known_in_step = self._known(step, self._mix(step, view))
-        share = known.mean() / known_in_step.mean() if known_in_step.any() else 0.0
-        return {"labelled": torch.from_numpy(np.flatnonzero(known)), "labelled_share": torch.tensor(float(share))}
-
-    def _known(self, samples: Rows, mix: Mix | None) -> NDArray[np.bool_]:
-        """Whether each has a label: where sounds are mixed, all of those that count (`mixed_labels`)."""
-        known = self._has_label[samples]
-        if mix is not None:
-            known = (known | (mix.weight == 0)) & (self._has_label[mix.partner] | (mix.weight == 1))
-        return known
-
-    def _mix(self, samples: Rows, view: int) -> Mix | None:
-        return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)
 
     def _inputs_of(self, keys: Sequence[str], samples: Rows, view: int, mix: Mix | None) -> dict[str, Tensor]:
         """The models' inputs. Models that take the same are given the same, made once."""

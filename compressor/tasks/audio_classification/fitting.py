@@ -29,9 +29,10 @@ LEAST_STD = 1e-3
 
 class Unfitted(AudioPreprocess):
     """A placeholder: how the model hears is found of the data that it is trained on. `fixed_rate`: it
-    takes sound at `sample_rate` alone."""
+    takes sound at `sample_rate` alone; `as_teacher`: the seconds that its teacher was taught to hear."""
 
     fixed_rate: bool = False
+    as_teacher: float | None = None
 
 
 def placeholder(kind: str = "log-mel", sample_rate: int | None = None) -> Unfitted:
@@ -48,9 +49,10 @@ def fitted_preprocess(
 ) -> AudioPreprocess:
     """How `model` hears these data, said; a run keeps what it has.
 
-    The rate is that of most training sounds, where the model takes any; the length, where it is not stated, what 95 %
-    of them need, 10 s at most. Log-mel features get their mean and standard deviation from the training sounds, and the
-    usual windows of 25 ms, 10 ms apart. Samples without a label count where there are no others.
+    The rate is that of most training sounds, where the model takes any; the length, where it is not stated, its
+    teacher's, or else what 95 % of them need, 10 s at most. Log-mel features get their mean and standard deviation
+    from the training sounds, and the usual windows of 25 ms, 10 ms apart. Samples without a label count where there are
+    no others.
     """
     known = of_sounds(model.preprocess)
     clips = [data.train.read(row) for row in _rows(data.train)]
@@ -58,12 +60,13 @@ def fitted_preprocess(
     if isinstance(known, Unfitted):
         rate = known.sample_rate if known.fixed_rate else min(rates, key=lambda each: (-rates[each], each))
         covered = float(np.percentile(lengths, COVERED, method="higher"))
-        seconds = min(covered, LONGEST) if milliseconds is None else milliseconds / 1000
+        seconds, why = min(covered, LONGEST), f"{COVERED} % of the training sounds have {covered:.3g} s or less"
+        if milliseconds is not None:
+            seconds, why = milliseconds / 1000, "as stated"
+        elif known.as_teacher is not None:
+            seconds, why = known.as_teacher, "as its teacher"
         chosen = _chosen(known, rate, seconds, model.weights.source)
         chosen = chosen.model_copy(update=_normalization(data.train, chosen))
-        why = "as stated"
-        if milliseconds is None:
-            why = f"{COVERED} % of the training sounds have {covered:.3g} s or less"
     else:
         chosen, why = known, f"as {model.weights.source} has it"
     _tell(chosen, why, lengths, rates, progress)

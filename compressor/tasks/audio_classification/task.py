@@ -87,7 +87,7 @@ class AudioClassification:
         teacher: LoadedModel | None = None,
     ) -> LoadedModel:  # fmt: skip
         _refuse_crop(crop_pct)
-        return students.create_student(reference, init, class_names)
+        return students.create_student(reference, init, class_names, teacher)
 
     def create_trainee(self, backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
         _refuse_crop(crop_pct)

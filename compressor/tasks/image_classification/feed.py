@@ -10,38 +10,33 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressor.data.randomness import keyed_order, keyed_uniform
+from compressor.data.randomness import keyed_uniform
 from compressor.data.samples import Dataset, Split
 from compressor.modes import evaluating
-from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy
 from compressor.schema.views import OF_SOUNDS, OF_TEXTS
-from compressor.stats import accuracy_of, top1
-from compressor.stats.language import Costs
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.mixing import mixed
 from compressor.tasks.image_classification.pixel_cache import Decoding, Images, Stored, bytes_of
 from compressor.tasks.image_classification.views import DRAWS, random_views
-from compressor.tasks.mixing import Mix, mix_of, mixed_labels
-from compressor.tasks.plain_feed import batch_size_of, refuse_foreign_views
+from compressor.tasks.mixed_feed import MixedFeed, Rows
+from compressor.tasks.mixing import Mix
+from compressor.tasks.plain_feed import refuse_foreign_views
 
 __all__ = ["ImageFeed", "needed_bytes"]
 
 EVAL_BATCH = 256
-Rows = NDArray[np.int64]
 
 
-class ImageFeed:
+class ImageFeed(MixedFeed):
     """Batches of augmented images, each model's copy at its own size and normalization.
 
     `inputs`: key in the batch -> preprocessing of the model that takes it. All see the same part of an image, the
     larger model's, each from a copy that was resized for it: so a student's view does not depend on whether the
-    teacher's is made. `store`: where images are decoded to; None: they are decoded anew each time. `right`: which
-    samples a model (by its key) had right when it was last evaluated on a split, bool [N].
+    teacher's is made. `store`: where images are decoded to; None: they are decoded anew each time.
     """
 
     def __init__(
@@ -54,22 +49,12 @@ class ImageFeed:
         progress: Progress,
     ) -> None:
         refuse_foreign_views(recipe.views)
-        self._data, self._inputs, self._recipe = data, inputs, recipe
-        self._store, self._device, self._progress = store, device, progress
+        super().__init__(data, recipe, device)
+        self._inputs, self._store, self._progress = inputs, store, progress
         self._largest = max(inputs.values(), key=lambda preprocess: preprocess.input_size[0] * preprocess.input_size[1])
         self._uncropped = {key: self._uncropped_of(preprocess) for key, preprocess in inputs.items()}
         self._scales = {key: _Scale(preprocess, device) for key, preprocess in inputs.items()}
         self._opened: dict[tuple[str, tuple[ImagePreprocess, ...]], Images] = {}
-        self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
-        self.costs: dict[tuple[str, str], Costs] = {}
-        self._team = team()
-        self._has_label = data.train.labels >= 0
-        self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        # The rest of an epoch that fills no step is left out; another one each epoch, since the order changes.
-        return len(self._data.train) // self._global
 
     def prepare(self) -> None:
         """Decode now what training needs, so that a full disk or an interruption costs nothing yet."""
@@ -79,21 +64,16 @@ class ImageFeed:
 
     def identity(self, key: str) -> dict[str, object]:
         """What the images that the model `key` is shown depend on, but for the numbers of sample and view."""
-        train, unlabelled = self._data.train, self._data.info.unlabelled
         return {
-            "data": self._data.info.fingerprint,
-            **({"unlabelled": unlabelled.fingerprint} if unlabelled else {}),
-            "order": hashlib.sha256(train.contents.tobytes()).hexdigest(),
+            **self._shown(),
             "preprocess": self._inputs[key].model_dump(mode="json"),
             "whole": self._uncropped[key].model_dump(mode="json"),
-            "seed": self._recipe.seed,
             "views": self._recipe.views.model_dump(mode="json", exclude={*OF_TEXTS, *OF_SOUNDS}),
         }
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         keys = [key for key in self._inputs if keys is None or key in keys]
-        view, labels = self._view(epoch), self._data.train.labels
-        order = keyed_order(self._recipe.seed, len(self._data.train), epoch)
+        view, order = self._view(epoch), self._order(epoch)
         steps = [self._step(order, step) for step in range(first_step, self.steps_per_epoch)]
         parts = [part for samples in steps for part in self._parts_of_process(samples)]
         mixes = [self._mix(part, view) for part in parts]
@@ -103,15 +83,8 @@ class ImageFeed:
         ways = list(dict.fromkeys(self._uncropped[key] for key in keys))
         images = self._images(self._data.train, tuple(ways)).batches(wanted)
         for number, (part, mix, pixels) in enumerate(zip(parts, mixes, images, strict=True)):
-            targets = torch.from_numpy(labels[part]).to(self._device, non_blocking=True)
-            if mix is not None:
-                partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
-                targets = mixed_labels(targets, partners, mix, len(self._data.info.class_names))
             inputs = self._inputs_of(keys, dict(zip(ways, pixels, strict=True)), part, view, mix)
-            labelled = {}
-            if not self._has_label.all():
-                labelled = self._labelled(part, mix, steps[number // self._recipe.accumulate], view)
-            yield {**inputs, **labelled, "labels": targets, "index": torch.from_numpy(part)}
+            yield inputs | self._targets(part, mix, steps[number // self._recipe.accumulate], view)
 
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
         mix = self._mix(samples, view)
@@ -119,21 +92,6 @@ class ImageFeed:
         ways = list(dict.fromkeys(self._uncropped.values()))
         pixels = next(iter(self._images(self._data.train, tuple(ways)).batches([rows])))
         return self._inputs_of([key], dict(zip(ways, pixels, strict=True)), samples, view, mix)
-
-    def samples_of(self, epoch: int, step: int) -> Rows:
-        return self._step(keyed_order(self._recipe.seed, len(self._data.train), epoch), step)
-
-    def names(self, samples: Rows) -> list[str]:
-        return [self._data.train.ids[number] for number in samples]
-
-    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
-        return accuracy_of(*self.answers_on(model, split), split)
-
-    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
-        samples: Split = getattr(self._data, split)
-        logits = self.logits(model, split)
-        self.right[model.key, split] = top1(logits) == samples.labels
-        return logits, samples.labels
 
     def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         """What `model` answers to a whole split, [N, C]. Each process takes every so many-th chunk; the answers are
@@ -161,36 +119,6 @@ class ImageFeed:
         return self._largest.model_copy(
             update={"resize": size, "input_size": size, "interpolation": preprocess.interpolation}
         )
-
-    def _view(self, epoch: int) -> int:
-        distinct = self._recipe.views.distinct
-        return epoch if distinct is None else epoch % distinct
-
-    def _step(self, order: Rows, step: int) -> Rows:
-        """The samples of a step, of all processes and parts."""
-        return order[step * self._global : (step + 1) * self._global]
-
-    def _parts_of_process(self, samples: Rows) -> list[Rows]:
-        """This process's share of a step, in parts."""
-        parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
-        return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
-
-    def _labelled(self, part: Rows, mix: Mix | None, step: Rows, view: int) -> dict[str, Tensor]:
-        """Which rows of a part have a label, and what its mean over them counts in the mean over the whole step."""
-        known = self._known(part, mix)
-        known_in_step = self._known(step, self._mix(step, view))
-        share = known.mean() / known_in_step.mean() if known_in_step.any() else 0.0
-        return {"labelled": torch.from_numpy(np.flatnonzero(known)), "labelled_share": torch.tensor(float(share))}
-
-    def _known(self, samples: Rows, mix: Mix | None) -> NDArray[np.bool_]:
-        """Whether each has a label: where images are mixed, all of those that count (`mixed_labels`)."""
-        known = self._has_label[samples]
-        if mix is not None:
-            known = (known | (mix.weight == 0)) & (self._has_label[mix.partner] | (mix.weight == 1))
-        return known
-
-    def _mix(self, samples: Rows, view: int) -> Mix | None:
-        return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)
 
     def _inputs_of(
         self, keys: Sequence[str], pixels: Mapping[ImagePreprocess, NDArray[np.uint8]], samples: Rows, view: int,

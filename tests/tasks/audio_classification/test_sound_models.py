@@ -1,6 +1,7 @@
 """Networks that hear: by name, from checkpoints and folders, of Hugging Face, several as one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from compressor.models.loaded import LoadedModel
 from compressor.models.stages import layers_of, same_strides
 from compressor.schema.preprocess import AudioPreprocess
 from compressor.schema.recipe import Ensemble
+from compressor.tasks.audio_classification.features import of_sounds
 from compressor.tasks.audio_classification.fitting import Unfitted
 from compressor.tasks.audio_classification.models import hf_models, mlp, timm_models
 from compressor.tasks.audio_classification.models.hf_models import HfSound
@@ -82,6 +84,25 @@ def test_how_long_is_heard_can_be_stated(data: Dataset) -> None:
     assert any("(as stated): of 42 training sounds 42 are cut and 0 filled up" in note for note in heard.notes)
     with pytest.raises(KdcError, match=r"hears windows of 100 values \(25 ms\), and the sounds have 80"):
         TASK.fitted(create_student("mlp:8x1", "random", NAMES), data, 20, heard)
+
+
+@pytest.mark.parametrize(
+    ("source", "stated", "samples", "why"),
+    [
+        ("run:teacher", None, 480, "(as its teacher)"),
+        ("run:teacher", 100, 400, "(as stated)"),
+        ("hf:teacher", None, 800, "(95 % of the training sounds have 0.2 s or less)"),
+    ],
+)
+def test_a_student_hears_as_long_as_a_teacher_that_was_taught(
+    data: Dataset, source: str, stated: int | None, samples: int, why: str
+) -> None:
+    taught = TASK.fitted(create_student("timm:test_resnet", "random", NAMES), data, 120, Hearing())
+    teacher = replace(taught, weights=taught.weights.model_copy(update={"source": source}))
+    heard = Hearing()
+    student = TASK.fitted(create_student("mlp:8x1", "random", NAMES, teacher), data, stated, heard)
+    assert of_sounds(student.preprocess).samples == samples
+    assert any(why in note for note in heard.notes)
 
 
 def test_maps_of_40_bands_are_matched_by_their_stride(data: Dataset) -> None:

@@ -50,11 +50,22 @@ def require_student(reference: str, init: str) -> None:
         raise KdcError(f"student {reference!r} is none that learns from sounds", f"one of {FORMS}")
 
 
-def create_student(reference: str, init: str, class_names: Sequence[str]) -> LoadedModel:
+def create_student(
+    reference: str, init: str, class_names: Sequence[str], teacher: LoadedModel | None = None
+) -> LoadedModel:
     """A student for `class_names`, with a new classifier. `init`: "pretrained" (the hub's or the folder's weights),
     "random" (from torch's generator, which the caller seeds), or the path of a checkpoint of a timm network. How it
-    hears is found of its data (`fitting.fitted_preprocess`)."""
+    hears is found of its data (`fitting.fitted_preprocess`), how long of a `teacher` that was taught."""
     require_student(reference, init)
+    student = _student(reference, init, class_names)
+    # How long a model of the hub hears is not its training's choice: see hf_models.SECONDS.
+    if teacher is None or teacher.weights.source.startswith("hf:"):
+        return student
+    update = {"as_teacher": of_sounds(teacher.preprocess).seconds}
+    return replace(student, preprocess=student.preprocess.model_copy(update=update))
+
+
+def _student(reference: str, init: str, class_names: Sequence[str]) -> LoadedModel:
     named = Reference.parse(reference)
     if named.scheme == mlp.FAMILY:
         network: nn.Module = mlp.create(reference, placeholder(), len(class_names))
