@@ -130,7 +130,8 @@ class BatchModel(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         inputs = inputs_of(batch, self.key)
         logits, features = (self.network(*inputs), {}) if self.taps is None else self.taps(self.network, inputs)
-        counted = logits[batch["positions"]] if "positions" in batch else logits
+        positions = batch.get(f"{self.key}_positions", batch.get("positions"))
+        counted = logits if positions is None else logits[positions]
         return Outputs(counted, features, self.mask_of(batch) if self.taps else None)
 
     def mask_of(self, batch: Batch) -> Tensor | None:
@@ -198,7 +199,9 @@ class Feed(Protocol):
         CPU), and the others' label is -1, or a row of zeros; "labelled_share" is what the mean over the labelled rows
         of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU).
         Where models answer every token, "positions" (bool [B, N]) says whose answers count: losses see those rows
-        alone, in order, and "labels" (int64 [n]) has one for each.
+        alone, in order, and "labels" (int64 [n]) has one for each. A teacher that reads other tokens has
+        "teacher_positions" of its own. "columns" (int64 [], on the CPU): how many of the values that student and
+        teacher answer mean the same, where they have unequal numbers.
         Where tokens were hidden, "token_labels" (int64 [B, N]) has them, and -100 elsewhere: for `masked_lm`."""
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
