@@ -199,10 +199,9 @@ class Feed(Protocol):
         CPU), and the others' label is -1, or a row of zeros; "labelled_share" is what the mean over the labelled rows
         of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU).
         Where models answer every token, "positions" (bool [B, N]) says whose answers count: losses see those rows
-        alone, in order, and "labels" (int64 [n]) has one for each. A teacher that reads other tokens has
-        "teacher_positions" of its own. "columns" (int64 [], on the CPU): how many of the values that student and
-        teacher answer mean the same, where they have unequal numbers.
-        Where tokens were hidden, "token_labels" (int64 [B, N]) has them, and -100 elsewhere: for `masked_lm`."""
+        alone, in order, and "labels" (int64 [n]) has one for each; a teacher that reads other tokens has
+        "teacher_positions". Where student and teacher answer unequal numbers of values, "columns" (int64 [], on the
+        CPU) says how many mean the same. "token_labels" (int64 [B, N]): tokens that were hidden, -100 elsewhere, for `masked_lm`."""
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
         """What `batches` gives the model `key` for these samples in an epoch that shows this view."""

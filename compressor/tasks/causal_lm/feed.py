@@ -120,8 +120,8 @@ class LanguageFeed:
         groups = {name: side.to(self._device) for name, side in groups_in(self._pairs, blocks, *sides).items()}
         named = {f"teacher/{name}": theirs[name] for name in ("input_ids", "attention_mask")}
         token_of = torch.from_numpy(self._pairs.token_of).to(self._device)
-        own = {"teacher_positions": theirs["positions"], "teacher_labels": theirs["labels"]}
-        return {**named, **own, **groups, "teacher_token_of": token_of}
+        asked = {"teacher_positions": theirs["positions"], "teacher_labels": theirs["labels"]}
+        return {**named, **asked, **groups, "teacher_token_of": token_of}
 
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
         batch = self._batch(samples, [key])

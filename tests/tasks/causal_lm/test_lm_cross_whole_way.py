@@ -118,7 +118,8 @@ def test_more_rows_than_the_teacher_has_change_nothing(made: Path, tmp_path: Pat
 def test_what_cannot_be_is_refused_before_data_are_read(
     made: Path, other: Path, tmp_path: Path, more: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ask = crossing(made, other, tmp_path / "run", "--task", "causal-lm", **more)
+    losses, teacher = more.get("losses", BOTH), more.get("teacher", "")
+    ask = crossing(made, other, tmp_path / "run", "--task", "causal-lm", losses=losses, teacher=teacher)
     ask[ask.index("--data") + 1] = f"jsonl:{tmp_path / 'missing.jsonl'}"
     assert call(*ask) == 2
     assert said in error_of(capsys)
