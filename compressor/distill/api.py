@@ -21,7 +21,7 @@ from compressor.distill.stages import bind_stages, opened, refuse_stages, requir
 from compressor.distill.teacher.predictions import require_teachable
 from compressor.distill.token_heads import give_heads, head_for_views
 from compressor.distill.trainer import log_sizes, precompute_answers, train_and_save
-from compressor.distill.without_effect import refuse_without_effect
+from compressor.distill.without_effect import refuse_unserved, refuse_without_effect
 from compressor.distill.written import of_completions
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
@@ -275,15 +275,12 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
             "learned from it",
             "give a loss that only asks the teacher a weight, such as kd, or leave --unlabelled out",
         )
+    refuse_unserved(request, terms)
     require_found(request)
     data = task_named(request.task).open_data(
-        request.data,
-        skip_bad=request.skip_bad,
-        progress=progress,
-        unlabelled=request.unlabelled,
-        pixel_range=request.recipe.pixel_range,
-        columns=request.columns,
-    )
+        request.data, skip_bad=request.skip_bad, progress=progress, unlabelled=request.unlabelled,
+        pixel_range=request.recipe.pixel_range, columns=request.columns,
+    )  # fmt: skip
     log_sizes(data, progress)
     data = of_completions(request, seen_before(request, data, progress), progress)
     data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)

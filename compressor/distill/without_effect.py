@@ -10,7 +10,30 @@ from compressor.schema.recipe import Ensemble, TeacherAnswers
 from compressor.schema.student import Request
 from compressor.tasks.table import TASKS
 
-__all__ = ["refuse_without_effect"]
+__all__ = ["refuse_unserved", "refuse_without_effect"]
+
+OF_ALL = {"student_logits", "teacher_logits", "peer_logits", "labels"}
+"""What a loss on logits is given whatever is learned."""
+
+
+def refuse_unserved(request: Request, terms: Sequence[Term]) -> None:
+    """Raise KdcError for a loss on logits that takes what this training does not give it."""
+    given = OF_ALL | {*TASKS[request.task].gives}
+    for term in terms:
+        if term.row.mean_over == "groups" and request.teacher in NO_MODEL:
+            raise KdcError(
+                f"recipe losses: {term.name} compares the tokens of two models, and --teacher {request.teacher} is "
+                "none apart from the student",
+                "kd, or another --teacher",
+            )
+        lacking = [name for name in term.row.needs if name not in given] if term.row.taps is None else []
+        if not lacking:
+            continue
+        able = [task for task, row in TASKS.items() if {*term.row.needs} <= OF_ALL | {*row.gives}]
+        raise KdcError(
+            f"recipe losses: {term.name} needs {lacking[0]}, which trainings of {request.task} do not give it",
+            f"it is for {', '.join(able)}" if able else "leave it out: kd takes all of the teacher's logits",
+        )
 
 
 def refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:

@@ -130,8 +130,8 @@ class BatchModel(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         inputs = inputs_of(batch, self.key)
         logits, features = (self.network(*inputs), {}) if self.taps is None else self.taps(self.network, inputs)
-        counted = logits[batch["positions"]] if "positions" in batch else logits
-        return Outputs(counted, features, self.mask_of(batch) if self.taps else None)
+        at = batch.get(f"{self.key}_positions", batch.get("positions"))
+        return Outputs(logits if at is None else logits[at], features, self.mask_of(batch) if self.taps else None)
 
     def mask_of(self, batch: Batch) -> Tensor | None:
         """Which tokens of a batch count, [B, N]; None: all, or what it takes are no tokens."""
@@ -197,9 +197,10 @@ class Feed(Protocol):
         Where some samples of the training data have no label, "labelled" names the rows that have one (int64, on the
         CPU), and the others' label is -1, or a row of zeros; "labelled_share" is what the mean over the labelled rows
         of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU).
-        Where models answer every token, "positions" (bool [B, N]) says whose answers count: losses see those rows
-        alone, in order, and "labels" (int64 [n]) has one for each.
-        Where tokens were hidden, "token_labels" (int64 [B, N]) has them, and -100 elsewhere: for `masked_lm`."""
+        Where models answer every token, "positions" (bool [B, N]), of a teacher of other tokens "teacher_positions",
+        says whose answers count: losses see those rows alone, and "labels" (int64 [n]) has one for each. "columns"
+        (int64 [], on the CPU): how many values of unequal numbers mean the same. "token_labels" (int64 [B, N]): tokens
+        that were hidden, -100 elsewhere."""
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
         """What `batches` gives the model `key` for these samples in an epoch that shows this view."""

@@ -34,9 +34,10 @@ class TaskRow:
     distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
     how its data and models are known. `columns`: whether columns of its tables may be stated. `size`: the option that
     says how large a sample is. `beside`: its files lie beside those of other tasks too, as captions do. `runtimes`:
-    those that its models are built for; none named: all. `shown`: what a batch is made of, where that is parts of
-    samples. `completes`: where its `answerer` is, of models that answer prompts in words, and what makes training data
-    of such answers; `sequence`: the recipe for these. `lacks`: what kdc cannot do with it yet."""
+    those that its models are built for; none named: all. `gives`: what losses on logits may take of its batches, beside
+    logits and labels. `shown`: what a batch is made of, where that is parts of samples. `completes`: where its
+    `answerer` is, of models that answer prompts in words, and what makes training data of such answers; `sequence`: the
+    recipe for these. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -54,6 +55,7 @@ class TaskRow:
     size: str = "--input-size"
     beside: bool = False
     runtimes: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
     shown: str = ""
     completes: str = ""
     sequence: str = ""
@@ -118,6 +120,7 @@ TASKS: dict[str, TaskRow] = {
         signs="compressor.tasks.causal_lm.signs",
         columns=True,
         size="--max-length",
+        gives=("student_groups", "teacher_groups", "teacher_labels", "teacher_token_of"),
         shown="blocks",
         completes="compressor.tasks.causal_lm.generation",
         sequence="language_sequence",

@@ -229,6 +229,9 @@ def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
     if missing:
         raise KdcError(f"{term.name} needs {missing[0]}, and the task's batches hold none", "leave that loss out")
     needed = {name: values[name] for name in term.row.needs}
+    if "columns" in batch and term.row.mean_over != "groups" and "teacher_logits" in needed:
+        columns = int(batch["columns"])
+        needed |= {name: _first(needed[name], columns) for name in needed if name.endswith("_logits")}
     labelled = batch.get("labelled")
     loss: Tensor
     # CRD's rows are counted against its memory, which its connector has looked after.
@@ -240,6 +243,11 @@ def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
     rows = labelled.to(batch["labels"].device, non_blocking=True)
     loss = term.function(**{name: _rows(value, rows) for name, value in needed.items()})
     return loss * batch["labelled_share"]
+
+
+def _first(value: Any, columns: int) -> Any:
+    """Of logits, or of each of several, the first columns."""
+    return value[:, :columns] if isinstance(value, Tensor) else [logits[:, :columns] for logits in value]
 
 
 def _nothing(needed: Mapping[str, Any]) -> Tensor:

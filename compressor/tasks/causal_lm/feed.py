@@ -17,6 +17,7 @@ from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.modes import evaluating
 from compressor.processes.team import team
+from compressor.progress import Progress, Silent
 from compressor.schema.accuracy import BitsPerByte
 from compressor.schema.preprocess import LanguagePreprocess
 from compressor.schema.recipe import Recipe
@@ -24,13 +25,13 @@ from compressor.schema.views import Views
 from compressor.stats.language import Costs, bits_per_byte
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.causal_lm.encoding import Block, Encoded, blocks_of, encoded_split
+from compressor.tasks.causal_lm.pairs import Pairs, groups_in, paired
+from compressor.tasks.causal_lm.readers import grouping, require_same_tokens
 from compressor.tasks.plain_feed import batch_size_of, by_length
 
 __all__ = ["LanguageFeed", "refuse_recipe", "stacked"]
 
 Rows = NDArray[np.int64]
-GIVEN = {"student_logits", "teacher_logits", "peer_logits", "labels", "index", "mask"}
-"""What a loss on logits may need."""
 EVAL_NUMBERS = 1 << 25
 """Of the logits of a batch that is evaluated, about: 128 MB."""
 EVAL_TOKENS = 16_384
@@ -38,13 +39,17 @@ EVAL_TOKENS = 16_384
 
 
 class LanguageFeed:
-    """See `tasks.base.Feed`. `inputs`: key in the batch -> what that model takes. A sample of a batch is a block."""
+    """See `tasks.base.Feed`. `inputs`: key in the batch -> what that model takes. A sample of a batch is a block; where
+    a loss compares groups of tokens, the teacher is shown the same text in its own."""
 
     def __init__(
-        self, data: Dataset, inputs: Mapping[str, LanguagePreprocess], recipe: Recipe, device: torch.device
-    ) -> None:
+        self, data: Dataset, inputs: Mapping[str, LanguagePreprocess], recipe: Recipe, device: torch.device,
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
         refuse_recipe(recipe)
-        _require_same_tokens(inputs, recipe)
+        self._columns = require_same_tokens(inputs, recipe)
+        self._grouping = grouping(inputs, recipe)
+        self._progress = progress or Silent()
         self._data, self._inputs, self._recipe, self._device = data, dict(inputs), recipe, device
         self._team = team()
         self._encoded: dict[tuple[str, LanguagePreprocess], list[Encoded]] = {}
@@ -56,7 +61,18 @@ class LanguageFeed:
     @cached_property
     def _blocks(self) -> list[Block]:
         """Of the training documents, as the student reads them."""
+        if self._grouping is not None:
+            return [block for block, _ in self._pairs.blocks]
         return blocks_of(self._tokens("train", self._first), self._inputs[self._first].max_length)
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        """The training documents as both sides read them."""
+        ours, theirs = self._inputs[self._first], self._inputs["teacher"]
+        sides = self._tokens("train", self._first), self._tokens("train", "teacher")
+        made = paired(self._data.train, *sides, ours, theirs)
+        self._progress.note(made.told(str(self._grouping)))
+        return made
 
     @cached_property
     def _lengths(self) -> Rows:
@@ -86,17 +102,31 @@ class LanguageFeed:
         for step in range(first_step, self.steps_per_epoch):
             parts = self.samples_of(epoch, step).reshape(self._recipe.accumulate, self._team.num_processes, -1)
             for part in parts[:, self._team.process_index]:
-                made = self._made("train", [self._blocks[row] for row in part], self._first)
-                batch: dict[str, Tensor] = {}
-                for key in self._inputs if keys is None else keys:
-                    batch |= {f"{key}/{name}": made[name] for name in ("input_ids", "attention_mask")}
-                counted = {name: made[name] for name in ("positions", "labels")}
-                yield {**batch, **counted, "index": torch.from_numpy(part)}
+                yield {**self._batch(part, self._inputs if keys is None else keys), "index": torch.from_numpy(part)}
+
+    def _batch(self, part: Rows, keys: Collection[str]) -> dict[str, Tensor]:
+        made = self._made("train", [self._blocks[row] for row in part], self._first)
+        batch = {f"{key}/{name}": made[name] for key in keys for name in ("input_ids", "attention_mask")}
+        batch |= {name: made[name] for name in ("positions", "labels")}
+        if self._columns is not None:
+            batch["columns"] = torch.tensor(self._columns)
+        return batch | (self._grouped(part) if self._grouping is not None else {})
+
+    def _grouped(self, part: Rows) -> dict[str, Tensor]:
+        """The same text as the teacher reads it, and which tokens of both belong together."""
+        blocks = [self._pairs.blocks[row] for row in part]
+        sides = self._tokens("train", self._first), self._tokens("train", "teacher")
+        theirs = self._made("train", [block for _, block in blocks], "teacher")
+        groups = {name: side.to(self._device) for name, side in groups_in(self._pairs, blocks, *sides).items()}
+        named = {f"teacher/{name}": theirs[name] for name in ("input_ids", "attention_mask")}
+        token_of = torch.from_numpy(self._pairs.token_of).to(self._device)
+        asked = {"teacher_positions": theirs["positions"], "teacher_labels": theirs["labels"]}
+        return {**named, **asked, **groups, "teacher_token_of": token_of}
 
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
-        made = self._made("train", [self._blocks[row] for row in samples], self._first)
-        named = {f"{key}/{name}": made[name] for name in ("input_ids", "attention_mask")}
-        return {**named, "positions": made["positions"]}
+        batch = self._batch(samples, [key])
+        named = (f"{key}/input_ids", f"{key}/attention_mask", "positions", f"{key}_positions")
+        return {name: batch[name] for name in named if name in batch}
 
     def samples_of(self, epoch: int, step: int) -> Rows:
         if self._drawn[0] != epoch:
@@ -211,42 +241,9 @@ def refuse_recipe(recipe: Recipe) -> None:
         raise KdcError("recipe stages: kdc trains language models in one yet", "leave them out")
     for term in recipe.losses:
         row = LOSSES.get(term.name)
-        if row is not None and row.taps is None and (lacking := set(row.needs) - GIVEN):
-            raise KdcError(
-                f"recipe losses: {term.name} needs {min(lacking)}, which kdc does not give it of documents yet",
-                "kd, reverse_kl or jsd, with a student of its teacher's tokens",
-            )
         if row is not None and row.taps is not None and not row.tokens and row.taps != "tokens":
             raise KdcError(
                 f"recipe losses: {term.name} looks at what a language model does not have, or kdc does not show yet "
                 f"({row.taps})",
                 "losses on logits, hidden_states or token_cosine",
             )
-
-
-def _require_same_tokens(inputs: Mapping[str, LanguagePreprocess], recipe: Recipe) -> None:
-    """Raise KdcError where a loss compares two networks that do not read the same tokens."""
-    compares = [term.name for term in recipe.losses if term.ever and _compares(term.name)]
-    first, *others = inputs.items()
-    for key, preprocess in others if compares else []:
-        if (differs := first[1].reads_as(preprocess)) is not None:
-            raise KdcError(
-                f"{compares[0]} compares {first[0]} and {key} token by token, and they have another {differs}",
-                "a student of its teacher's tokens: --student layers:N; or learn from labels: cross_entropy alone",
-            )
-        if first[1].max_length > preprocess.max_length:
-            raise KdcError(
-                f"{compares[0]}: the {first[0]} reads blocks of {first[1].max_length} tokens, and the {key} of "
-                f"{preprocess.max_length}",
-                f"--max-length {preprocess.max_length}",
-            )
-        if first[1].vocabulary != preprocess.vocabulary:
-            raise KdcError(
-                f"{compares[0]} compares {first[0]} and {key} value by value, and they have {first[1].vocabulary:,} "
-                f"and {preprocess.vocabulary:,} for a token",
-                "give the student's configuration its teacher's vocab_size",
-            )
-
-
-def _compares(name: str) -> bool:
-    return name in LOSSES and any(need.startswith(("teacher_", "peer_")) for need in LOSSES[name].needs)

@@ -23,6 +23,7 @@ from compressor.tasks.causal_lm.feed import LanguageFeed, stacked
 from compressor.tasks.causal_lm.models import loading, students
 from compressor.tasks.causal_lm.models.network import CausalLm, position_limit
 from compressor.tasks.causal_lm.opening import open_data
+from compressor.tasks.causal_lm.pairs import differs
 from compressor.tasks.causal_lm.tokenizer import of_documents
 
 __all__ = ["TASK", "CausalLanguageModelling"]
@@ -119,7 +120,7 @@ class CausalLanguageModelling:
 
     def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
         ours, theirs = of_documents(expected), of_documents(given)
-        if ours.reads_as(theirs) is not None or ours.vocabulary != theirs.vocabulary:
+        if differs(ours, theirs) is not None or ours.vocabulary != theirs.vocabulary:
             raise KdcError(
                 "teachers that read documents as other tokens cannot answer as one", "take teachers of one tokenizer"
             )
@@ -127,7 +128,7 @@ class CausalLanguageModelling:
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
         read = {key: of_documents(preprocess) for key, preprocess in inputs.items()}
-        return LanguageFeed(data, read, recipe, where["device"])
+        return LanguageFeed(data, read, recipe, where["device"], where.get("progress"))
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
         return 0

@@ -16,6 +16,7 @@ __all__ = [
     "documents",
     "llama",
     "made_documents",
+    "marked_json",
     "tokenizer_json",
     "write_jsonl",
     "write_llama",
@@ -74,6 +75,26 @@ def tokenizer_json(size: int = 320) -> str:
     return text
 
 
+def marked_json(size: int = 340) -> str:
+    """As Llama 2's: ▁ for a space, one before each text, and tokens for the bytes of what the vocabulary lacks."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+
+    special = ["<unk>", *SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    learning = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+    learning.train_from_iterator((text.replace(" ", "▁") for text in documents(60)), trainer)
+    model = json.loads(learning.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    made = Tokenizer(models.BPE(vocab=model["vocab"], merges=merges, byte_fallback=True, unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    made.add_special_tokens(["<unk>", *SPECIAL])
+    text: str = made.to_str()
+    return text
+
+
 def llama(layers: int = 4, size: int = 320, **changes: Any) -> Any:
     """A Llama, its weights drawn; embeddings tied."""
     import torch
@@ -87,11 +108,13 @@ def llama(layers: int = 4, size: int = 320, **changes: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(vocab_size=size, num_hidden_layers=layers, **settings))
 
 
-def write_llama(folder: Path, layers: int = 4, *, template: str | None = CHAT, **changes: Any) -> Path:
-    """One in a folder, with its tokenizer, as `save_pretrained` leaves them."""
+def write_llama(
+    folder: Path, layers: int = 4, *, template: str | None = CHAT, tokenizer: str | None = None, **changes: Any
+) -> Path:
+    """One in a folder, with its tokenizer, as `save_pretrained` leaves them. `tokenizer`: another tokenizer.json."""
     model = llama(layers, **changes)
     model.save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(tokenizer or tokenizer_json(), encoding="utf-8")
     config = {"bos_token": "<|start|>", "eos_token": {"content": "<|end|>"}, "pad_token": "<|pad|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     if template is not None:

@@ -204,11 +204,6 @@ def test_the_losses_are_those_of_the_tokens_that_count(data: Dataset, teacher: L
         ({"losses": [*LABELS, {"name": "rkd_distance"}]}, "rkd_distance looks at"),
         ({"losses": [*LABELS, {"name": "attention_scores"}]}, "attention_scores looks at"),
         ({"losses": [*LABELS, {"name": "masked_lm"}]}, "masked_lm looks at"),
-        (
-            {"losses": [*LABELS, {"name": "uld"}]},
-            "uld needs student_groups, which kdc does not give it of documents yet",
-        ),
-        ({"losses": [*LABELS, {"name": "top_k_kd"}]}, "top_k_kd needs teacher_log_probabilities"),
     ],
 )
 def test_what_a_recipe_asks_in_vain_is_refused(
@@ -221,11 +216,9 @@ def test_what_a_recipe_asks_in_vain_is_refused(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"tokenizer": "0" * 64}, "another tokenizer"),
         ({"end_id": 2}, "another last token"),
         ({"start_id": 2}, "another first token"),
         ({"chat_template": None}, "another template"),
-        ({"vocabulary": 400}, "they have 320 and 400 for a token"),
         ({"max_length": 16}, "the student reads blocks of 24 tokens, and the teacher of 16"),
     ],
 )
