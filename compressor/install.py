@@ -23,6 +23,8 @@ REQUIREMENTS = {
     # extra openvino
     "openvino": ">=2026.0",
     "nncf": ">=3.4,<4",
+    # extra generate
+    "onnxruntime-genai": ">=0.18",
     # extra tensorrt
     "tensorrt-rtx": ">=1.7",
     # extra mobile
