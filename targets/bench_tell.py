@@ -100,7 +100,5 @@ def answers_table(measurement: dict[str, Any], width: int) -> str:
         answers = statistics.median(1000 * len(block["token_ms"]) / sum(block["token_ms"]) for block in blocks)
         precision = record["executed_precision"]
         prompts = statistics.median(1000 * measurement["prompt_tokens"] / block["prompt_ms"] for block in blocks)
-        lines.append(
-            f"{name:{width}}  {answers:9.1f}  {prompts:15.1f}  {len(blocks):>5}  {record['executed_precision']}"
-        )
+        lines.append(f"{name:{width}}  {answers:9.1f}  {prompts:15.1f}  {len(blocks):>5}  {precision}")
     return "\n".join(lines)

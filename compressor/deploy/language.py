@@ -29,7 +29,7 @@ from compressor.tasks.table import shipping_of
 
 __all__ = ["problems_of_best", "ship"]
 
-PROGRAM = "generate.py"
+PROGRAM, SHARED = "generate.py", "generate_text.py"
 
 
 def ship(bundle_dir: Path, report: LanguageReport) -> None:
@@ -67,8 +67,8 @@ def _contents(bundle_dir: Path, report: LanguageReport) -> tuple[dict[str, FileE
     runtime = RUNTIMES[variant.runtime]
     written: dict[str, bytes] = {}
     if runtime.example is not None:
-        written[PROGRAM] = (asset_dir("targets") / runtime.example.python).read_bytes()
-        written |= {name: (asset_dir("targets") / name).read_bytes() for name in runtime.example.beside}
+        programs = {PROGRAM: runtime.example.python, SHARED: SHARED}
+        written = {name: (asset_dir("targets") / script).read_bytes() for name, script in programs.items()}
     manifest = _manifest(bundle, variant, row, report.why)
     written["README.md"] = _readme(manifest, PROGRAM in written, variant.size_bytes).encode()
     manifest = manifest.model_copy(update={"files": entries_of(models, written)})

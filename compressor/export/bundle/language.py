@@ -160,7 +160,7 @@ def _fill(
     if sources.teacher is not None:
         costs = "eval/teacher_test.npy"
         np.save(root / costs, np.stack(kit.costs_in_torch(sources.teacher, data.test, progress), axis=1))
-    variants = tuple(_built(root, model, kit, asked, progress))
+    variants = tuple(_built(root, profile, sources, asked, progress))
     return LanguageBundle(
         kdc=__version__,
         profile=profile,
@@ -179,11 +179,12 @@ def _fill(
 
 
 def _built(
-    root: Path, model: LoadedModel, kit: Any, asked: Sequence[Wanted], progress: Progress
+    root: Path, profile: Profile, sources: _Sources, asked: Sequence[Wanted], progress: Progress
 ) -> Iterator[LanguageVariant]:
-    folder = root / WORK
+    folder, model, kit = root / WORK, sources.model, sources.kit
     kit.transformers_folder(model, folder)
-    most = kit.limit_of(model) or model.preprocess.most_tokens
+    asked_for = profile.generation.prompt_tokens + profile.generation.new_tokens
+    most = max(model.preprocess.most_tokens or 0, asked_for)
     for wanted in asked:
         progress.note(f"building {wanted.name}")
         path = f"models/{wanted.name}"

@@ -25,9 +25,18 @@ from compressor.stats.language import Costs, document_costs
 from compressor.tasks.causal_lm.encoding import Encoded, blocks_of, encoded_split
 from compressor.tasks.causal_lm.feed import EVAL_NUMBERS, evaluation_batches
 from compressor.tasks.causal_lm.models.network import CausalLm, position_limit
+from compressor.tasks.causal_lm.shipping import transformers_folder
 from compressor.tasks.causal_lm.tokenizer import of_documents
 
-__all__ = ["costs_in_torch", "limit_of", "require_room", "score_batch", "write_corpus", "write_prompts"]
+__all__ = [
+    "costs_in_torch",
+    "limit_of",
+    "require_room",
+    "score_batch",
+    "transformers_folder",
+    "write_corpus",
+    "write_prompts",
+]
 
 MOST_PROMPTS = 16
 
