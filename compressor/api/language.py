@@ -28,7 +28,7 @@ R = TypeVar("R")
 class LanguageResult(Shown):
     """A language model's bundle, in the folder `bundle`, and its `report`, a LanguageReport: for a type checker
     anything, so that who exports classifiers need not ask which of the two it is. `allow_unmeasured`: whether what was
-    not measured is let through; `text`: in the `format` that `report` was asked for; `pushed`: None, since it cannot be."""
+    not measured is let through; `text`: in the `format` that `report` was asked for; `pushed`: None."""
 
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "text": (".txt",),
