@@ -112,6 +112,7 @@ RUNTIMES: dict[str, Runtime] = {
             quantizes_with=("nncf",),
             package="openvino",
             example=Example("classify_ov.py", texts="classify_texts_ov.py", sounds="classify_sounds_ov.py"),
+            generator="openvino-genai",
         ),
         # Engines are built on the board. tensorrt_rtx checks here that they can be.
         Runtime(
@@ -194,6 +195,20 @@ RUNTIMES: dict[str, Runtime] = {
             exports_with=("onnxruntime_genai",),
             package="onnxruntime-genai",
             example=Example("generate_ort_genai.py"),
+            generates=True,
+        ),
+        Runtime(
+            "openvino-genai",
+            "openvino_genai",
+            install_line("openvino-genai", "openvino-tokenizers", "nncf"),
+            "run_ov_genai.py",
+            {"f32": "f32", "int8": "int8", "int4": "int4"},
+            builder="compressor.export.language.ov_genai:BUILDER",
+            licence="Apache-2.0",
+            exports_with=("openvino", "openvino_genai", "openvino_tokenizers"),
+            quantizes_with=("nncf",),
+            package="openvino-genai",
+            example=Example("generate_ov_genai.py"),
             generates=True,
         ),
     )

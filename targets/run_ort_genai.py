@@ -40,17 +40,7 @@ def load(og: Any, path: str, threads: int, precision: str, streams: int) -> Lang
     folder = Path(path)
     told = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
     limit, vocabulary, start = int(told["context_length"]), int(told["vocab_size"]), int(told["bos_token_id"])
-    og.disable_telemetry_events()
-    config = og.Config(path)
-    options = {
-        "intra_op_num_threads": threads,
-        "inter_op_num_threads": 1,
-        "session.force_spinning_stop": "1",  # as run_ort.py: threads that spin on take the next runner's core
-        "log_severity_level": 3,
-    }
-    # Without a token that ends a text it goes on for as long as it is asked to.
-    config.overlay(json.dumps({"model": {"eos_token_id": [], "decoder": {"session_options": options}}}))
-    model = og.Model(config)
+    model = model_of(og, path, threads)
 
     @cache
     def tokenizer() -> Any:
@@ -82,6 +72,20 @@ def load(og: Any, path: str, threads: int, precision: str, streams: int) -> Lang
     # In a batch of several it takes every token that is the padding token for padding, wherever it stands (0.18).
     read = partial(executed, folder / told["decoder"]["filename"])
     return LanguageModel(limit, vocabulary, logits, False, generate, encode, decode, read)
+
+
+def model_of(og: Any, path: str, threads: int) -> Any:
+    og.disable_telemetry_events()
+    options = {
+        "intra_op_num_threads": threads,
+        "inter_op_num_threads": 1,
+        "session.force_spinning_stop": "1",  # as run_ort.py: threads that spin on take the next runner's core
+        "log_severity_level": 3,
+    }
+    config = og.Config(path)
+    # Without a token that ends a text it goes on for as long as it is asked to.
+    config.overlay(json.dumps({"model": {"eos_token_id": [], "decoder": {"session_options": options}}}))
+    return og.Model(config)
 
 
 def executed(path: Path) -> str:

@@ -48,9 +48,9 @@ class LanguageBuilder:
     encoder: Callable[[Path], Callable[[str], list[int]]]
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """What config.json says. Its `bos_token_id` is the token that starts a document."""
-    values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """What config.json, or another such file, says. Its `bos_token_id` is the token that starts a document."""
+    values: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
     return values
 
 
