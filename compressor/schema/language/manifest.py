@@ -13,7 +13,8 @@ __all__ = ["LanguageManifest"]
 
 
 class LanguageManifest(Noun):
-    """What ships. Keys as those of Manifest; the model is the folder itself. `precision`: of the weights; all that is
+    """What ships. Keys as those of Manifest. `model`: the folder that the runtime loads: this one. `precision`:
+    of the weights; all that is
     computed is in float. `test`: what this artefact pays for the test split. `most_tokens`: of a prompt and its answer
     together, that the model takes; null: nothing says so."""
 
@@ -26,6 +27,7 @@ class LanguageManifest(Noun):
     runtime_version: str | None
     precision: str
     executed_precision: str | None
+    model: Literal["."] = "."
     vocabulary: int
     most_tokens: int | None
     student: Weights
