@@ -23,6 +23,10 @@ REQUIREMENTS = {
     # extra openvino
     "openvino": ">=2026.0",
     "nncf": ">=3.4,<4",
+    # extra generate
+    "onnxruntime-genai": ">=0.18",
+    "openvino-genai": ">=2026.4.1",
+    "openvino-tokenizers": ">=2026.4.1",
     # extra tensorrt
     "tensorrt-rtx": ">=1.7",
     # extra mobile

@@ -105,6 +105,8 @@ def budget_text(budget: Budget) -> str:
         ("growth <= {:g}", budget.max_growth),
         ("accuracy loss <= {:g}", budget.max_accuracy_loss),
         ("negative flips <= {:g}", budget.max_negative_flips),
+        ("generates >= {:g} tokens/s", budget.min_tokens_per_s),
+        ("reads >= {:g} tokens/s", budget.min_prompt_tokens_per_s),
     )
     return ", ".join(text.format(value) for text, value in lines if value is not None) or "none"
 

@@ -59,6 +59,8 @@ class Runtime:
     needs_sm: bool = False
     slow_export: bool = False
     example: Example | None = None
+    generates: bool = False
+    generator: str = ""
 
     @property
     def on_device(self) -> str:
@@ -67,9 +69,9 @@ class Runtime:
 
     def ran_as_asked(self, precision: str, executed: str) -> bool:
         """Whether `executed`, as a runner reports it, is what was asked for. In an int8 model the layers that are left
-        in float on purpose run beside it, as "mixed f32+int8"."""
+        in float on purpose run beside it, as "mixed f32+int8"; and so with weights in int4, and some in int8."""
         wanted = self.precisions[precision]
-        return executed == wanted or (wanted == "int8" and "int8" in executed.removeprefix("mixed ").split("+"))
+        return executed == wanted or (wanted.startswith("int") and wanted in executed.removeprefix("mixed ").split("+"))
 
 
 # TensorRT has a licence of its own, which is no SPDX licence.
@@ -95,6 +97,7 @@ RUNTIMES: dict[str, Runtime] = {
                 texts="classify_texts_ort.py",
                 sounds="classify_sounds_ort.py",
             ),
+            generator="onnxruntime-genai",
         ),
         # f16 is a storage format on CPUs: weights lie as fp16 in the IR and are widened to f32 when it is loaded.
         Runtime(
@@ -109,6 +112,7 @@ RUNTIMES: dict[str, Runtime] = {
             quantizes_with=("nncf",),
             package="openvino",
             example=Example("classify_ov.py", texts="classify_texts_ov.py", sounds="classify_sounds_ov.py"),
+            generator="openvino-genai",
         ),
         # Engines are built on the board. tensorrt_rtx checks here that they can be.
         Runtime(
@@ -178,6 +182,34 @@ RUNTIMES: dict[str, Runtime] = {
             quantizes_with=("ai_edge_quantizer",),
             package="ai-edge-litert",
             example=Example("classify_litert.py"),
+        ),
+        # Of those that generate text, a precision is that of the weights; what they are multiplied with is float.
+        Runtime(
+            "onnxruntime-genai",
+            "onnxruntime_genai",
+            install_line("onnxruntime-genai"),
+            "run_ort_genai.py",
+            {"fp32": "fp32", "int8": "int8", "int4": "int4"},
+            builder="compressor.export.language.ort_genai:BUILDER",
+            licence="MIT",
+            exports_with=("onnxruntime_genai",),
+            package="onnxruntime-genai",
+            example=Example("generate_ort_genai.py"),
+            generates=True,
+        ),
+        Runtime(
+            "openvino-genai",
+            "openvino_genai",
+            install_line("openvino-genai", "openvino-tokenizers", "nncf"),
+            "run_ov_genai.py",
+            {"f32": "f32", "int8": "int8", "int4": "int4"},
+            builder="compressor.export.language.ov_genai:BUILDER",
+            licence="Apache-2.0",
+            exports_with=("openvino", "openvino_genai", "openvino_tokenizers"),
+            quantizes_with=("nncf",),
+            package="openvino-genai",
+            example=Example("generate_ov_genai.py"),
+            generates=True,
         ),
     )
 }

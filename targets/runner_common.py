@@ -1,4 +1,4 @@
-"""What every runner shares: the JSON-lines loop on stdin/stdout, the clocks, the memory.
+"""What the runners of classifiers share: the operations that they answer, the clocks.
 
 A runner (run_*.py) says how its runtime loads a model and hands that to `serve`. README.md has the protocol.
 Standard library and numpy only; runs on Python 3.9 and later.
@@ -6,36 +6,26 @@ Standard library and numpy only; runs on Python 3.9 and later.
 
 from __future__ import annotations
 
-import errno
 import gc
-import importlib
-import json
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-
-try:
-    import numpy as np
-except ImportError as error:  # nothing can be answered: the first request is told so, in the words of the protocol
-    reason = " ".join(str(error).split())[:300]
-    sys.stdin.readline()
-    print(json.dumps({"ok": False, "kind": "missing", "message": f"pip install numpy (cannot import numpy: {reason})"}))
-    sys.exit()
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.energy import Meter, meter
     from targets.runner_images import Batch, Floats
     from targets.runner_memory import memory_mb
+    from targets.runner_process import Process, Reply, Runtime, mixed, serve_as
     from targets.runner_profile import UNPROFILED, Profile
     from targets.runner_requests import Request, RequestError, count, take
     from targets.runner_samples import opened, preprocessed
     from targets.runner_streams import run_window
 else:
+    from runner_process import Process, Reply, Runtime, mixed, serve_as  # isort: skip  (first: it can answer without numpy)
     from energy import Meter, meter
     from runner_images import Batch, Floats
     from runner_memory import memory_mb
@@ -44,7 +34,9 @@ else:
     from runner_samples import opened, preprocessed
     from runner_streams import run_window
 
-Reply = dict[str, Any]
+import numpy as np  # after runner_process, which can answer without it
+
+__all__ = ["Loaded", "Runtime", "Session", "mixed", "serve"]
 
 
 @dataclass(frozen=True)
@@ -74,33 +66,11 @@ class Loaded:
         return self.inputs or [(self.input_name, self.input_shape, self.input_type)]
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """How a runner uses its runtime. `precisions`: imported module -> those that really run on this machine.
-    `load`: module, model's path, threads, precision, streams -> the model. `known`: all the precisions that it takes.
-    `module`: what Python imports, where that is not its name; `version`: reads the version from the module.
-    """
-
-    name: str
-    install: str
-    known: tuple[str, ...]
-    precisions: Callable[[Any], list[str]]
-    load: Callable[[Any, str, int, str, int], Loaded]
-    module: str = ""
-    version: Callable[[Any], str] = lambda module: str(module.__version__)
-
-
-def mixed(precisions: Iterable[str]) -> str:
-    """One name for the precisions of a model's layers: "f32", or "mixed bf16+f32"."""
-    names = sorted(set(precisions))
-    return names[0] if len(names) == 1 else "mixed " + "+".join(names) if names else "unknown"
-
-
-class Session:
-    """The state of one runner process: a runtime, then a model, then inputs. One method an operation."""
+class Session(Process):
+    """The state of one runner process: a runtime, then a model, then inputs."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
+        super().__init__(runtime)
         self.model: Loaded | None = None
         self.samples: Any = None
         self.batch: Any = None
@@ -111,29 +81,16 @@ class Session:
         self.tokens: list[int | None] = []
         self.meter: Meter | None = None
 
-    def info(self, request: Request) -> Reply:
-        module = self._module()
-        return {
-            "runtime": self.runtime.name,
-            "version": self.runtime.version(module),
-            "precisions": self.runtime.precisions(module),
-            # Not at the top: nothing else needs it, and importing it takes time of every start that is measured.
-            "machine": importlib.import_module("machine_info").machine(),
-        }
-
     def load(self, request: Request) -> Reply:
-        path, precision = take(request, "model", str), take(request, "precision", str)
+        path, precision = take(request, "model", str), self._precision(request)
         threads, streams = count(request, "threads"), count({"streams": 1, **request}, "streams")
-        if precision not in self.runtime.known:
-            known = ", ".join(self.runtime.known)
-            raise RequestError("bad-request", f"{self.runtime.name} has no precision {precision}; known: {known}")
         if not Path(path).is_file():
             raise RequestError("failed", f"the model {path} does not exist")
         module = self._module()
         self._forget()
         idle = memory_mb("VmRSS")
         begin = time.perf_counter_ns()
-        model = self.runtime.load(module, path, threads, precision, streams)
+        model: Loaded = self.runtime.load(module, path, threads, precision, streams)
         load_ms = (time.perf_counter_ns() - begin) / 1e6
         self.model = model
         return {
@@ -198,9 +155,6 @@ class Session:
         made: Reply = preprocessed(request)
         return made
 
-    def memory(self, request: Request) -> Reply:
-        return {"rss_mb": memory_mb("VmRSS"), "peak_rss_mb": memory_mb("VmHWM")}
-
     def predict(self, request: Request) -> Reply:
         out = Path(take(request, "out", str))
         samples, batch, size = self._opened(request, "inputs")
@@ -213,10 +167,6 @@ class Session:
             samples.close()
             temporary.unlink(missing_ok=True)
         return {"n": samples.n}
-
-    def quit(self, request: Request) -> Reply:
-        self._forget()
-        return {}
 
     def _forget(self) -> None:
         if self.samples is not None:
@@ -259,17 +209,6 @@ class Session:
         start = number % self.distinct * self.size
         return samples.fill(batch, ((start + slot) % samples.n for slot in range(self.size)))
 
-    def _module(self) -> Any:
-        name, install = self.runtime.module or self.runtime.name, self.runtime.install
-        # Both report to their makers over the network where nothing forbids it. bench.py sets the one; here is who is
-        # started by hand.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            raise RequestError("missing", f"{install} (cannot import {name}: {error})") from error
-
     def _model(self) -> Loaded:
         if self.model is None:
             raise RequestError("bad-request", "no model is loaded yet: ask for load first")
@@ -282,37 +221,6 @@ class Session:
         return samples, samples.new_batch(size, model.ports), size
 
 
-OPERATIONS = tuple(name for name in vars(Session) if not name.startswith("_"))  # its methods
-
-
-def answer(session: Session, line: bytes) -> tuple[Reply, bool]:
-    """The reply to one line, and whether it asked to quit. Never raises for what a request or a runtime can cause."""
-    try:
-        request = json.loads(line)
-        if not isinstance(request, dict) or request.get("op") not in OPERATIONS:
-            raise RequestError("bad-request", f'expected {{"op": …}}, one of: {", ".join(OPERATIONS)}')
-        return {"ok": True, **getattr(session, request["op"])(request)}, request["op"] == "quit"
-    except RequestError as error:
-        kind, message = error.kind, str(error)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        kind, message = "bad-request", f"not JSON: {error}"
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        kind, message = "disk" if full else "failed", f"{type(error).__name__}: {error}"
-    except Exception as error:
-        kind, message = "failed", f"{type(error).__name__}: {error}"
-    return {"ok": False, "kind": kind, "message": " ".join(message.split())[:500]}, False
-
-
 def serve(runtime: Runtime) -> None:
-    """Answer requests, a line each, until "quit" or the end of stdin. Only replies reach the real stdout: libraries
-    that print, in Python or in C, print to stderr."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
-        os.dup2(2, 1)
-        sys.stdout = sys.stderr
-        session = Session(runtime)
-        for line in sys.stdin.buffer:
-            reply, done = answer(session, line)
-            print(json.dumps(reply), file=replies, flush=True)
-            if done:
-                return
+    """Answer requests about models that classify, until "quit" or the end of stdin."""
+    serve_as(Session(runtime))

@@ -13,6 +13,7 @@ import pytest
 
 from compressor.export.base import Builder
 from compressor.export.builders import builder_of
+from compressor.export.language import LanguageBuilder, language_builder_of
 from compressor.runtimes import RUNTIMES as TABLE
 from compressor.runtimes import Runtime
 
@@ -177,6 +178,10 @@ def printing(path: Path) -> Iterator[int]:
 def test_every_script_and_builder_that_a_row_names_is_there() -> None:
     for row in TABLE.values():
         assert scripts_of(row) <= {path.name for path in TARGETS}
+        assert not row.generator or TABLE[row.generator].generates
+        if row.generates:
+            assert isinstance(language_builder_of(row.name), LanguageBuilder)
+            continue
         assert isinstance(builder_of(row.name), Builder)
         assert ("int8" in row.precisions) == (builder_of(row.name).quantizer is not None)
         assert set(builder_of(row.name).dynamic_batch) <= set(row.precisions)

@@ -11,7 +11,7 @@ import pytest
 from compressor.install import REQUIREMENTS, install_line
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("hf", "openvino", "tensorrt", "mobile", "text", "gguf", "prune", "audio")
+EXTRAS = ("hf", "openvino", "generate", "tensorrt", "mobile", "text", "gguf", "prune", "audio")
 TEXTS = {".py", ".md", ".yaml", ".yml", ".sh"}
 
 

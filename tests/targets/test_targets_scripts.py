@@ -30,6 +30,8 @@ OWN_RUNTIME = {
     "files": {"soundfile"},
     "sounds_ort": {"onnxruntime"},
     "sounds_ov": {"openvino"},
+    "ort_genai": {"onnxruntime_genai"},
+    "ov_genai": {"openvino_genai"},
 }
 ALL_RUNTIMES = set[str]().union(*OWN_RUNTIME.values())
 
@@ -37,7 +39,8 @@ ALL_RUNTIMES = set[str]().union(*OWN_RUNTIME.values())
 @pytest.mark.parametrize("script", SCRIPTS, ids=[path.name for path in SCRIPTS])
 def test_depends_on_nothing_that_does_not_travel(script: Path) -> None:
     kind, _, name = script.stem.partition("_")
-    own = OWN_RUNTIME.get(name, set()) if kind in ("run", "classify", "build", "text", "sound") else set()
+    kinds = ("run", "classify", "generate", "build", "text", "sound")
+    own = OWN_RUNTIME.get(name, set()) if kind in kinds else set()
     allowed = {*sys.stdlib_module_names, "numpy", *(path.stem for path in SCRIPTS), *own}
     tree = ast.parse(script.read_text(encoding="utf-8"), feature_version=(3, 9))
     # `if TYPE_CHECKING:` names the same scripts by their place in the checkout, and never runs.
@@ -55,7 +58,7 @@ def test_depends_on_nothing_that_does_not_travel(script: Path) -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
     }
     assert imported <= allowed
-    if not script.name.startswith(("run", "classify", "text", "sound")):
+    if not script.name.startswith(("run", "classify", "generate", "text", "sound")):
         assert not imported & ({"numpy", "runner_common"} | (ALL_RUNTIMES - own))
 
 
@@ -88,5 +91,7 @@ def test_precisions_that_differ_are_mixed(load: "LoadScript") -> None:
 
 def test_the_readme_knows_every_script_and_operation(load: "LoadScript") -> None:
     readme = (TARGETS / "README.md").read_text(encoding="utf-8")
-    for name in [path.name for path in SCRIPTS] + list(load("runner_common").OPERATIONS):
+    operations = load("runner_process").operations
+    kinds = load("runner_common").Session, load("runner_language").LanguageSession
+    for name in [path.name for path in SCRIPTS] + [name for kind in kinds for name in operations(kind)]:
         assert re.search(rf"`{re.escape(name)}[` ]", readme), name

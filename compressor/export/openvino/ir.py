@@ -83,16 +83,16 @@ def converted(onnx_file: Path) -> Any:
         return ov.convert_model(onnx_file)
 
 
-def save(model: Any, folder: Path, *, half: bool) -> Path:
-    """Write FOLDER/model.xml and model.bin, float constants as f16 where `half`; returns the .xml. The same model gives
+def save(model: Any, folder: Path, *, half: bool, name: str = "model") -> Path:
+    """Write FOLDER/NAME.xml and NAME.bin, float constants as f16 where `half`; returns the .xml. The same model gives
     the same bytes: nodes without a name of their own are called by a counter of the process, and are renamed here."""
     ov = needs("openvino", RUNTIMES["openvino"].install, "an OpenVINO export")
     for number, node in enumerate(model.get_ordered_ops()):
         if COUNTED.fullmatch(node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}.{number}")
     folder.mkdir(parents=True, exist_ok=True)
-    write(ov, model, folder / "model.xml", half=half)
-    return folder / "model.xml"
+    write(ov, model, folder / f"{name}.xml", half=half)
+    return folder / f"{name}.xml"
 
 
 def write(ov: Any, model: Any, path: Path, *, half: bool) -> None:

@@ -31,7 +31,7 @@ from compressor.schema.provenance import UNKNOWN
 from compressor.schema.student import Weights
 from compressor.tasks.base import drawn_inputs
 from compressor.tasks.causal_lm.models.network import CausalLm, looks_ahead, position_limit
-from compressor.tasks.causal_lm.tokenizer import CONFIG, TEMPLATE, read_tokenizer
+from compressor.tasks.causal_lm.tokenizer import CONFIG, TEMPLATE, DocumentTokenizer, read_tokenizer
 
 __all__ = [
     "GGUF",
@@ -42,6 +42,7 @@ __all__ = [
     "preprocess_for",
     "require_model",
     "save_architecture",
+    "save_tokenizer",
 ]
 
 GGUF = ".gguf"
@@ -193,8 +194,12 @@ def save_architecture(network: CausalLm, folder: Path) -> None:
     """Write to `folder`, for `from_run`, the model's configuration and all of its tokenizer, as transformers reads
     them."""
     model: Any = network.model
-    tokenizer = network.tokenizer
     write_text(folder / "config.json", json.dumps(model.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
+    save_tokenizer(network.tokenizer, folder)
+
+
+def save_tokenizer(tokenizer: DocumentTokenizer, folder: Path) -> None:
+    """Write all of a tokenizer to `folder`, as transformers reads it."""
     write_text(folder / FILE, tokenizer.text)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.special}
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")

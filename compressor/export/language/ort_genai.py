@@ -1,0 +1,135 @@
+"""ONNX Runtime GenAI: its own model builder reads a folder of transformers, and packs the weights."""
+
+import importlib
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import KdcError, needs
+from compressor.export.language.base import LanguageBuilder, config_of, write_json
+from compressor.export.quiet import quiet
+from compressor.runtimes import RUNTIMES
+
+__all__ = ["BUILDER"]
+
+NAME = "onnxruntime-genai"
+PURPOSE = f"an export to {NAME}"
+MODEL, CONFIG = "model.onnx", "genai_config.json"
+BLOCK = 32
+"""Weights that share a scale."""
+HEAD_MULTIPLE = 16
+"""GroupQueryAttention with rotary embeddings takes only sizes of heads that it divides (onnxruntime 1.32)."""
+
+
+def _convert(model_folder: Path, precision: str, out: Path) -> str:
+    config = config_of(model_folder)
+    options = ["hf_token=false", "hf_remote=false"]
+    if precision != "fp32":
+        # 1: what the weights are multiplied with stays in float32; by default it is rounded to int8.
+        options += [f"block_size={BLOCK}", "is_symmetric=true", "accuracy_level=1"]
+    with quiet("onnxruntime-genai cannot build the model"), _modules(), tempfile.TemporaryDirectory() as cache:
+        builder = importlib.import_module("builder")
+        given = None, str(model_folder), str(out), precision, "cpu", cache
+        read = builder.parse_extra_options(*given, options)
+        try:
+            builder.create_model(*given, **read)
+        except NotImplementedError as error:
+            kind = (config.get("architectures") or [config.get("model_type")])[0]
+            raise KdcError(
+                f"onnxruntime-genai builds no model of the architecture {kind} ({error})",
+                "choose openvino-genai",
+            ) from None
+    _require_heads(out)
+    _complete(model_folder, config, out)
+    version = needs("onnxruntime_genai", RUNTIMES[NAME].install, PURPOSE).__version__
+    packed = (
+        "" if precision == "fp32" else f", {precision} weights in blocks of {BLOCK}, symmetric, activations float32"
+    )
+    return f"onnxruntime-genai {version}, models.builder{packed}"
+
+
+@contextmanager
+def _modules() -> Iterator[None]:
+    """Inside, the modules of the model builder can be imported, which call themselves `builder`, `quantization` and
+    the like: nothing of the user's that has such a name is imported in their place, and none of them stays."""
+    needs("onnxruntime_genai", RUNTIMES[NAME].install, PURPOSE)
+    spec = find_spec("onnxruntime_genai")
+    assert spec is not None
+    folder = Path((spec.submodule_search_locations or [""])[0]) / "models"
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+
+    def taken() -> dict[str, Any]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
+
+    before, path = taken(), list(sys.path)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        taken()
+        sys.modules.update(before)
+        sys.path[:] = path
+
+
+def _require_heads(out: Path) -> None:
+    size = _told(out)["model"]["decoder"]["head_size"]
+    if size % HEAD_MULTIPLE:
+        raise KdcError(
+            f"onnxruntime-genai runs no attention with heads of {size}, only of multiples of {HEAD_MULTIPLE}",
+            "choose openvino-genai",
+        )
+
+
+def _complete(model_folder: Path, config: dict[str, Any], out: Path) -> None:
+    """The tokenizer as the model was taught with it, but for what it puts around a text by itself: whoever asks puts
+    the token that starts a document before it, and genai_config.json says which that is."""
+    tokenizer = json.loads((model_folder / "tokenizer.json").read_text(encoding="utf-8"))
+    write_json(out / "tokenizer.json", {**tokenizer, "post_processor": None, "padding": None, "truncation": None})
+    told = _told(out)
+    told["model"]["bos_token_id"] = config["bos_token_id"]
+    write_json(out / CONFIG, told)
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return values
+
+
+def _constants(folder: Path) -> Iterator[tuple[str, int]]:
+    """Weights that are packed lie as uint8, and the nodes that read them say how many bits each has."""
+    import onnx
+
+    graph = onnx.load(folder / MODEL, load_external_data=False).graph
+    bits = {}
+    for node in graph.node:
+        told = {attribute.name: attribute.i for attribute in node.attribute}
+        if node.op_type == "MatMulNBits":
+            bits[node.input[1]] = told["bits"]
+        elif node.op_type == "GatherBlockQuantized":
+            bits[node.input[0]] = told.get("bits", 4)
+    for tensor in graph.initializer:
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        each = 4 if kind.name in ("int4", "uint4") else 8 * kind.itemsize
+        name = f"int{bits[tensor.name]}" if tensor.name in bits else kind.name
+        yield name, math.ceil(math.prod(tensor.dims) * each / 8)
+
+
+def _limit(folder: Path) -> int:
+    return int(_told(folder)["model"]["context_length"])
+
+
+def _encoder(folder: Path) -> Callable[[str], list[int]]:
+    genai = needs("onnxruntime_genai", RUNTIMES[NAME].install, PURPOSE)
+    genai.disable_telemetry_events()
+    with quiet("onnxruntime-genai cannot read the model's tokenizer"):
+        tokenizer = genai.Tokenizer(genai.Model(str(folder)))
+    return lambda text: [int(token) for token in tokenizer.encode(text)]
+
+
+BUILDER = LanguageBuilder(_convert, _constants, _limit, _encoder)
