@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from compressor.errors import KdcError, first_line
 from compressor.files.reading import json_value, open_regular, read_bytes
 
-__all__ = ["config_in", "described_by", "require_files", "require_size", "weights_file"]
+__all__ = ["config_in", "described_by", "require_files", "require_size", "said", "weights_file"]
 
 CONFIG_BYTES = 16_000_000
 LARGEST_SIDE = 8192

@@ -15,7 +15,7 @@ from compressor.names import escaped, line_fault
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.student import Weights
 from compressor.tasks.base import drawn_inputs, example_inputs
-from compressor.tasks.table import task_named
+from compressor.tasks.table import TASKS, task_named
 
 __all__ = [
     "LoadedModel",
@@ -142,7 +142,7 @@ def check_input(model: LoadedModel) -> LoadedModel:
     except Exception as error:  # each network notices in its own way
         raise KdcError(
             f"{model.weights.source} does not take {model.preprocess.described}: {first_line(error)}",
-            "choose another --input-size",
+            f"choose another {TASKS[model.preprocess.task].size}",
         ) from None
     if outputs != (model.preprocess.every_token or outputs):
         raise KdcError(f"{model.weights.source} answers {outputs} values a token, and its vocabulary has others")

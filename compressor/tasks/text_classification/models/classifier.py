@@ -1,5 +1,6 @@
 """A transformers classifier of texts as a network of kdc."""
 
+import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from compressor.tasks.text_classification.models.masked_lm import MaskedLm, fits
 from compressor.tasks.text_classification.models.scores import raw_scores
 
 __all__ = ["Member", "TextClassifier", "padding_matters", "position_limit", "token_types"]
+
+SHORT = 7
+"""Tokens."""
 
 
 class TextClassifier(Staged):
@@ -106,8 +110,19 @@ def position_limit(model: nn.Module, otherwise: int) -> int:
     return stated if isinstance(stated, int) and stated > 0 else otherwise
 
 
-def padding_matters(network: TextClassifier, inputs: tuple[Tensor, ...], pad_id: int) -> bool:
-    """Whether logits change where the same ids are filled up with `pad_id` that the mask leaves out."""
+def padding_matters(network: TextClassifier, inputs: tuple[Tensor, ...], pad_id: int, *, drawn: bool = False) -> bool:
+    """Whether logits change where the same ids, all of them or the first few, are filled up with `pad_id` that the mask
+    leaves out. `drawn`: the weights are, and so small that what they answer hardly hangs on anything."""
+    if drawn:
+        network = _enlarged(network)
+    # An odd number: where tokens are pooled in twos, an even one has nothing of what fills it up in its last two.
+    return any(
+        _changed(network, tuple(tensor[:, :count] for tensor in inputs), pad_id)
+        for count in (inputs[0].shape[1], SHORT)
+    )
+
+
+def _changed(network: TextClassifier, inputs: tuple[Tensor, ...], pad_id: int) -> bool:
     with torch.no_grad():
         alone = network(*inputs)
         fills = [pad_id, *[0] * (len(inputs) - 1)]
@@ -116,3 +131,13 @@ def padding_matters(network: TextClassifier, inputs: tuple[Tensor, ...], pad_id:
         ]
         padded = network(*filled)
     return bool((alone - padded).abs().max() > 1e-4 * alone.abs().max() + 1e-6)
+
+
+def _enlarged(network: TextClassifier) -> TextClassifier:
+    """A copy with larger weights, as trained ones are."""
+    larger = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in larger.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(10.0)
+    return larger

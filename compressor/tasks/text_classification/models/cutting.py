@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compressor.errors import KdcError
+from compressor.models.building import said
 from compressor.models.features import inner_of
 from compressor.models.layer_stack import listed_layers, new_name, stack_of, with_layers
 from compressor.models.loaded import LoadedModel, SelectClasses, Several
@@ -86,7 +87,7 @@ def cut(teacher: LoadedModel, reference: str, *, drawn: bool) -> Cut:
         config.num_labels = len(index)
     small, kept = TextClassifier(built(config), network.tokenizer), None
     if not drawn:
-        small.load_state_dict(_state(network, stack, layers, index))
+        _load(small, _state(network, stack, layers, index))
     if asked.width is not None:
         small, kept = narrowed(small, stack, asked.width, reference, drawn=drawn)
     return Cut(small.eval(), layers, count, kept)
@@ -103,6 +104,17 @@ def one_teacher(teacher: LoadedModel, reference: str) -> TextClassifier:
         f"{'several networks' if several else 'a table of tokens'}",
         "give one --teacher, or --student hf:PATH" if several else "--student hf:PATH",
     )
+
+
+def _load(small: TextClassifier, state: dict[str, Any]) -> None:
+    try:
+        small.load_state_dict(state)
+    except RuntimeError as error:
+        raise KdcError(
+            f"{type(small.model).__name__} has weights that hang on all of its layers, so that none can be left out: "
+            f"{said(error)}",
+            "--student hf:PATH of a smaller network",
+        ) from None
 
 
 def _classes(network: nn.Module) -> list[int] | None:

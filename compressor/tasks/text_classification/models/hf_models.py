@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from compressor.errors import KdcError
+from compressor.errors import KdcError, first_line
 from compressor.files.atomic import write_text
 from compressor.files.reading import json_value, read_text
 from compressor.hub import from_hub
@@ -44,6 +44,7 @@ __all__ = ["built", "config_from", "from_run", "load_hf", "preprocess_for", "sav
 LONGEST = 512
 """Tokens that a model reads which somebody else taught, where it could take more: what that was is not written down."""
 LEAST_OF_VOCABULARY = 0.75
+ENCODERS = "take an encoder: BERT, RoBERTa, DistilBERT, ModernBERT and their like"
 CONFIG_BYTES = 16_000_000
 
 
@@ -92,6 +93,12 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
             f"{source}: its {FILE} puts no {start} before a text, since it has no post_processor; a model that was "
             "trained with one answers otherwise without"
         )
+    if text := _read_otherwise(transformers, reference, tokenizer):
+        notes.append(
+            f"{source}: its {FILE}, by which kdc goes, reads {text!r} as other tokens than transformers does, which goes "
+            "by tokenizer_config.json too; where the model was trained with transformers, "
+            "AutoTokenizer.from_pretrained(PATH).save_pretrained(PATH) mends the file"
+        )
     spellings = None if names is None else tuple((name,) for name in names)
     loaded = LoadedModel(network, preprocess, spellings, weights, "hf", headless=bool(left), notes=tuple(notes))
     return check_input(loaded)
@@ -124,7 +131,7 @@ def preprocess_for(
     where it takes fewer tokens than `max_length`. `drawn`: its weights are, so that a larger vocabulary means
     nothing."""
     model: Any = network.model
-    rows, limit = model.get_input_embeddings().num_embeddings, position_limit(model, LONGEST)
+    rows, limit = _rows(model, source), position_limit(model, LONGEST)
     if tokenizer.size > rows or (tokenizer.size < LEAST_OF_VOCABULARY * rows and not drawn):
         raise KdcError(
             f"{source}: its tokenizer has {tokenizer.size:,} tokens, and the model {rows:,}: it is that of another "
@@ -142,13 +149,32 @@ def preprocess_for(
         pad_id=pad if isinstance(pad, int) and 0 <= pad < rows else 0,
     )
     network.eval()
-    if padding_matters(network, drawn_inputs(preprocess.inputs, 0), preprocess.pad_id):
+    try:
+        matters = padding_matters(network, drawn_inputs(preprocess.inputs, 0), preprocess.pad_id, drawn=drawn)
+    except Exception as error:  # each network notices in its own way
+        raise KdcError(
+            f"{source} ({model.config.model_type}) does not take texts of any length: {first_line(error)}", ENCODERS
+        ) from None
+    if matters:
         raise KdcError(
             f"{source} ({model.config.model_type}) answers otherwise where a text is filled up, so that it cannot "
             "learn in batches",
-            "take an encoder: BERT, RoBERTa, DistilBERT, ModernBERT and their like",
+            ENCODERS,
         )
     return preprocess
+
+
+def _rows(model: Any, source: str) -> int:
+    """How many tokens its table has; raises KdcError for a network of another kind than kdc knows."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise KdcError(
+            f"{source} ({model.config.model_type}) is an encoder and a decoder, and kdc takes encoders alone",
+            f"{ENCODERS}; or let it predict elsewhere: --teacher outputs:FILE",
+        )
+    table = model.get_input_embeddings()
+    if not isinstance(table, nn.Embedding):
+        raise KdcError(f"{source} ({model.config.model_type}): kdc does not know its kind of embedding", ENCODERS)
+    return table.num_embeddings
 
 
 def from_run(folder: Path, classes: int, numbers: int, tokenizer: TextTokenizer) -> TextClassifier:
@@ -213,3 +239,24 @@ def save_architecture(network: TextClassifier, folder: Path) -> None:
     write_text(folder / "config.json", json.dumps(model.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
     if network.head is not None:
         write_head(network.head, folder)
+
+
+PROBES = (
+    "The quick Brown-FOX, 12.5 jumps over \"it\" & isn't there!",
+    "Ça va, naïve Œuvre? ÄÖÜ ß İstanbul",
+    "日本語と中文 한국어 مرحبا 🙂",
+    " two  blanks\tand a\nline ",
+)
+
+
+def _read_otherwise(transformers: Any, reference: str, tokenizer: TextTokenizer) -> str:
+    """What transformers' own tokenizer of a folder or repository reads as other tokens; "" where it reads all as
+    `tokenizer` does, or cannot be had. tokenizer_config.json may change what tokenizer.json says, `do_lower_case`
+    say."""
+    try:
+        theirs = transformers.AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
+        read = [theirs(text, truncation=False, padding=False)["input_ids"] for text in PROBES]
+    except Exception:  # kdc needs it for nothing else
+        return ""
+    ours = tokenizer.encode([(text,) for text in PROBES])
+    return next((text for text, ids, mine in zip(PROBES, read, ours, strict=True) if ids != mine.ids.tolist()), "")

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import KdcError
+from compressor.errors import KdcError, first_line
 from compressor.files.atomic import write_atomically
 from compressor.models.checkpoints.state_dict import read_tensors
 from compressor.models.hugging_face import as_float32, pretrained, transformers_library
@@ -75,8 +75,7 @@ def head_for(model: nn.Module, weights: Weights | None) -> MaskedLm:
     if weights is not None:
         _require_fitting(weights, head.weights())
         head.model.load_state_dict(weights, strict=False)
-    embedding: Any = cast(Any, model).get_input_embeddings()
-    return head.to(embedding.weight.device).train(model.training)
+    return head.train(model.training)
 
 
 def names_of(model: nn.Module) -> list[str]:
@@ -105,7 +104,16 @@ def _apart(model: nn.Module) -> MaskedLm:
         made = transformers.AutoModelForMaskedLM.from_config(
             copy.deepcopy(config), trust_remote_code=False, **as_float32(transformers)
         )
-    return MaskedLm(made.float(), network.get_input_embeddings())
+        embedding = network.get_input_embeddings()
+        head = MaskedLm(made.float().eval(), embedding).to(embedding.weight.device)
+        try:
+            head(torch.zeros(1, 1, config.hidden_size, device=embedding.weight.device))
+        except Exception as error:  # it takes more of what its network gives, as Longformer's does
+            raise KdcError(
+                f"kdc cannot run the masked-LM head of {config.model_type} apart from its network: {first_line(error)}",
+                "losses without a vocabulary: kd, hidden_states, relations",
+            ) from None
+    return head
 
 
 def _require_fitting(weights: Weights, expected: Weights) -> None:
@@ -124,6 +132,10 @@ def stored_head(reference: str, left_over: list[str], classifier: nn.Module) -> 
         return None
     model, report = pretrained(transformers.AutoModelForMaskedLM, reference, transformers)
     if any(not name.startswith(f"{model.base_model_prefix}.") for name in report["missing_keys"]):
+        return None
+    try:
+        _apart(classifier)
+    except KdcError:  # said by who asks for it
         return None
     model.eval()
     ids = torch.arange(4, dtype=torch.int64)[None] % network.config.vocab_size
