@@ -14,6 +14,7 @@ from typing import Any
 from compressor.errors import KdcError, needs
 from compressor.export.language.base import LanguageBuilder, config_of, write_json
 from compressor.export.quiet import quiet
+from compressor.files.atomic import TEMPORARY
 from compressor.runtimes import RUNTIMES
 
 __all__ = ["BUILDER"]
@@ -29,29 +30,77 @@ HEAD_MULTIPLE = 16
 
 def _convert(model_folder: Path, precision: str, out: Path) -> str:
     config = config_of(model_folder)
-    options = ["hf_token=false", "hf_remote=false"]
-    if precision != "fp32":
-        # 1: what the weights are multiplied with stays in float32; by default it is rounded to int8.
-        options += [f"block_size={BLOCK}", "is_symmetric=true", "accuracy_level=1"]
-    with quiet("onnxruntime-genai cannot build the model"), _modules(), tempfile.TemporaryDirectory() as cache:
-        builder = importlib.import_module("builder")
-        given = None, str(model_folder), str(out), precision, "cpu", cache
-        read = builder.parse_extra_options(*given, options)
+    tied = bool(config.get("tie_word_embeddings"))
+    scratch_of = tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=out.parent)
+    with quiet("onnxruntime-genai cannot build the model"), _modules(), scratch_of as scratch:
+        if precision == "int8" and tied:
+            # That every matrix is to be int8 has to be said of each by its name; only then do they share one matrix
+            # with the embeddings (0.18).
+            _build(model_folder, config, None, Path(scratch) / "float32")
+            _build(model_folder, config, _tied_int8(_matrices(Path(scratch) / "float32")), out)
+        else:
+            _build(model_folder, config, _weights(precision, tied), out)
+    _require_heads(out)
+    _complete(model_folder, config, out)
+    version = needs("onnxruntime_genai", RUNTIMES[NAME].install, PURPOSE).__version__
+    return f"onnxruntime-genai {version}, models.builder{_told_of(precision, tied)}"
+
+
+def _told_of(precision: str, tied: bool) -> str:
+    if precision == "fp32":
+        return ""
+    others = {"int4": ", of the last layer int8", "int8": ""}[precision]
+    embeddings = "embeddings are the last layer's" if tied else "embeddings float32"
+    return f", {precision} weights in blocks of {BLOCK}, symmetric{others}, {embeddings}, activations float32"
+
+
+def _weights(precision: str, tied: bool) -> dict[str, Any] | None:
+    """How weights are packed, in the words of the model builder. In int4 what gives the answers takes 8 bits, and tied
+    embeddings with it: one matrix, which loses the most. accuracy_level 1: what the weights are multiplied with stays
+    in float32; by default it is rounded to int8."""
+    if precision == "fp32":
+        return None
+    last = [{"match": {"preset": "last_matmul"}, "type": "int8"}] if precision == "int4" else []
+    return {
+        "type": precision,
+        "block_size": BLOCK,
+        "symmetric": True,
+        "method": "rtn",  # the other ones give tied embeddings in int8 names that nothing has (0.18)
+        "accuracy_level": 1,
+        "op_types": ["MatMul", "Gather"] if tied else ["MatMul"],
+        "overrides": last,
+    }
+
+
+def _tied_int8(matrices: list[str]) -> dict[str, Any]:
+    overrides = [{"match": {"name": name}, "type": "int8"} for name in matrices]
+    return {**(_weights("int4", True) or {}), "overrides": overrides}
+
+
+def _build(model_folder: Path, config: dict[str, Any], weights: dict[str, Any] | None, out: Path) -> None:
+    builder = importlib.import_module("builder")
+    options: dict[str, Any] = {}
+    if weights is not None:
+        options = {"builder_config_version": 2, "target_options": {"quant_config": {"weights": weights}}}
+    with tempfile.TemporaryDirectory() as cache:
+        given = None, str(model_folder), str(out), "fp32" if weights is None else None, "cpu", cache
+        read = builder.parse_extra_options(*given, ["hf_token=false", "hf_remote=false"], **options)
         try:
             builder.create_model(*given, **read)
         except NotImplementedError as error:
             kind = (config.get("architectures") or [config.get("model_type")])[0]
             raise KdcError(
-                f"onnxruntime-genai builds no model of the architecture {kind} ({error})",
-                "choose openvino-genai",
+                f"onnxruntime-genai builds no model of the architecture {kind} ({error})", "choose openvino-genai"
             ) from None
-    _require_heads(out)
-    _complete(model_folder, config, out)
-    version = needs("onnxruntime_genai", RUNTIMES[NAME].install, PURPOSE).__version__
-    packed = (
-        "" if precision == "fp32" else f", {precision} weights in blocks of {BLOCK}, symmetric, activations float32"
-    )
-    return f"onnxruntime-genai {version}, models.builder{packed}"
+
+
+def _matrices(folder: Path) -> list[str]:
+    """The names of the matrix products with weights."""
+    import onnx
+
+    graph = onnx.load(folder / MODEL, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
 
 
 @contextmanager

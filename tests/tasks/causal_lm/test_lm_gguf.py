@@ -11,6 +11,7 @@ from compressor.errors import KdcError
 from compressor.models.tokenizers import FILE
 from compressor.tasks.causal_lm.models.loading import load_hf, require_model
 from compressor.tasks.causal_lm.models.students import create_student
+from compressor.tasks.causal_lm.shipping import transformers_folder
 from compressor.tasks.causal_lm.tokenizer import of_documents, tokenizer_of
 from tests.tasks.causal_lm.kit import CHAT, llama, write_llama
 
@@ -94,6 +95,10 @@ def test_a_gguf_file_is_the_model_that_was_written(tmp_path: Path, capfd: pytest
     assert [row[0] for row in tokenizer.tokens(text, special=False)] == [row[0] for row in expected]
     student = create_student("layers:1", "pretrained", None, ours)
     assert not hasattr(student.network.model.config, "quantization_config")  # type: ignore[union-attr]
+    transformers_folder(ours, tmp_path / "unpacked")
+    again = load_hf(str(tmp_path / "unpacked"), 32)
+    with torch.no_grad():
+        torch.testing.assert_close(again.network(ids, torch.ones_like(ids)), for_both[0], atol=0, rtol=0)
 
 
 def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:

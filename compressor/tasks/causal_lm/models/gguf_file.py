@@ -57,6 +57,7 @@ def read_gguf(path: Path, source: str) -> tuple[CausalLm, str, str]:
         )
     if hasattr(model.config, "quantization_config"):  # unpacked, it is one no longer; saving would refuse it
         del model.config.quantization_config
+        model.hf_quantizer = None
     special = {name: str(token) for name in NAMED if (token := getattr(read, name, None)) is not None}
     template = read.chat_template if isinstance(read.chat_template, str) else None
     text = _without_strangers(read.backend_tokenizer.to_str(), model.get_input_embeddings().num_embeddings)
