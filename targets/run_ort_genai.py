@@ -22,15 +22,6 @@ else:
 import numpy as np  # after runner_process, which can answer without it
 
 KNOWN = ("fp32", "int8", "int4")
-# What a runner measures is greedy: whatever genai_config.json says of drawing, and of tokens that are to be avoided.
-GREEDY = {
-    "do_sample": False,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_length": 0,
-}
 TYPES = {1: "fp32", 2: "int8", 3: "int8", 10: "fp16", 11: "fp64", 16: "bf16"}  # onnx.TensorProto.DataType
 MATRICES = {"MatMul": 1, "Gemm": 1, "Gather": 0}  # which of their inputs is the weights
 PACKED = ("MatMulNBits", "GatherBlockQuantized")
@@ -48,7 +39,7 @@ def load(og: Any, path: str, threads: int, precision: str, streams: int) -> Lang
 
     def begun(ids: Any, length: int) -> Any:
         params = og.GeneratorParams(model)
-        params.set_search_options(batch_size=1, max_length=length, **GREEDY)
+        params.set_search_options(batch_size=1, num_beams=1, num_return_sequences=1, max_length=length)
         generator = og.Generator(model, params)
         generator.append_tokens(ids)
         return generator
@@ -57,17 +48,24 @@ def load(og: Any, path: str, threads: int, precision: str, streams: int) -> Lang
         return begun(blocks, blocks.shape[1]).get_output("logits")
 
     def generate(prompt: list[int], tokens: int, tell: Callable[[int], None]) -> None:
+        """The most probable token is found here: after one that ends a text, the generator's own search gives nothing
+        but padding, and cannot be told otherwise (0.18)."""
         generator = begun(np.array([prompt], np.int32), len(prompt) + tokens)
-        for _ in range(tokens):
-            generator.generate_next_token()
-            tell(int(generator.get_next_tokens()[0]))
+        for number in range(1, tokens + 1):
+            token = int(generator.get_logits()[0, -1].argmax())
+            tell(token)
+            if number < tokens:
+                generator.append_tokens(np.array([[token]], np.int32))
 
     def encode(text: str) -> list[int]:
         return [start, *(int(token) for token in tokenizer().encode(text))]
 
-    def decode(ids: list[int]) -> str:
-        text: str = tokenizer().decode(np.array(ids, np.int32))
-        return text
+    def decode(prompt: list[int], ids: list[int]) -> str:
+        """A token at a time: of many at once it leaves out all behind the first byte that is no UTF-8 (0.18)."""
+        stream = tokenizer().create_stream()
+        for token in prompt:
+            stream.decode(token)
+        return "".join(stream.decode(token) for token in ids)
 
     # In a batch of several it takes every token that is the padding token for padding, wherever it stands (0.18).
     read = partial(executed, folder / told["decoder"]["filename"])
@@ -83,8 +81,7 @@ def model_of(og: Any, path: str, threads: int) -> Any:
         "log_severity_level": 3,
     }
     config = og.Config(path)
-    # Without a token that ends a text it goes on for as long as it is asked to.
-    config.overlay(json.dumps({"model": {"eos_token_id": [], "decoder": {"session_options": options}}}))
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
     return og.Model(config)
 
 

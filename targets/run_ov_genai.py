@@ -83,9 +83,10 @@ def load(genai: Any, path: str, threads: int, precision: str, streams: int) -> L
         """The tokenizer itself puts the token before it that starts a document."""
         return [int(token) for token in tokenizer.encode(text).input_ids.data[0]]
 
-    def decode(ids: list[int]) -> str:
-        text: str = tokenizer.decode(ids)
-        return text
+    def decode(prompt: list[int], ids: list[int]) -> str:
+        """Some tokenizers leave out a blank at the start of what they decode."""
+        before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *ids])
+        return str(whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids))
 
     return LanguageModel(
         limit, config["vocab_size"], logits, True, generate, encode, decode, lambda: executed(compiled())

@@ -33,8 +33,9 @@ class LanguageModel:
     """A language model in its runtime. `limit`: the most tokens that it takes; `vocabulary`: how many tokens there are.
     `logits`: int32 [B, N] -> float32 [B, N, vocabulary], of which row i tells token i + 1. `batches`: whether B may be
     more than 1. `generate`: (prompt, tokens, told): calls `told` with each of so many most probable tokens, as soon as
-    it is there, whether or not one ends a text. `encode`, `decode`: the runtime's own tokenizer; a text's tokens stand
-    behind the one that starts a document. `executed`: the precision of its weights, read from the model."""
+    it is there, whether or not one ends a text. `encode`: the runtime's own tokenizer; a text's tokens stand behind the
+    one that starts a document. `decode`: prompt, the tokens that follow -> their text. `executed`: the precision of its
+    weights, read from the model."""
 
     limit: int
     vocabulary: int
@@ -42,7 +43,7 @@ class LanguageModel:
     batches: bool
     generate: Callable[[list[int], int, Callable[[int], None]], None]
     encode: Callable[[str], list[int]]
-    decode: Callable[[list[int]], str]
+    decode: Callable[[list[int], list[int]], str]
     executed: Callable[[], str]
 
 
@@ -103,10 +104,7 @@ class LanguageSession(Process):
         model, tokens = self._model(), count(request, "tokens")
         prompt = model.encode(take(request, "prompt", str))
         ids, _ = self._continued(prompt, tokens)
-        # Some tokenizers leave out a blank at the start of what they decode.
-        before, whole = model.decode(prompt), model.decode([*prompt, *ids])
-        text = whole[len(before) :] if whole.startswith(before) else model.decode(ids)
-        return {"text": text, "ids_in": prompt}
+        return {"text": model.decode(prompt, ids), "ids_in": prompt}
 
     def _continued(self, prompt: list[int], tokens: int) -> tuple[list[int], list[float]]:
         """The tokens that follow, and the milliseconds that each took: the first one with the prompt."""

@@ -16,22 +16,51 @@ from compressor.runtimes import RUNTIMES
 from compressor.tasks.causal_lm.shipping import transformers_folder
 from tests.forked import python
 from tests.shared import made_once
-from tests.tasks.causal_lm.kit import write_llama
+from tests.tasks.causal_lm.kit import documents, write_llama
 
-__all__ = ["LIMIT", "TARGETS", "VOCABULARY", "asked", "given", "made", "reference", "write_blocks"]
+__all__ = [
+    "EACH",
+    "FLOAT",
+    "LIMIT",
+    "TARGETS",
+    "VOCABULARY",
+    "asked",
+    "blocks_of",
+    "given",
+    "made",
+    "reference",
+    "write_blocks",
+]
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 LIMIT, VOCABULARY = 128, 320
+FLOAT = {name: next(iter(row.precisions)) for name, row in RUNTIMES.items() if row.generates}
+"""The precision of each runtime that is compared with transformers."""
+EACH = pytest.mark.parametrize("runtime", FLOAT)
 
 
 def given(factory: pytest.TempPathFactory) -> Path:
-    """A Llama whose answers differ from token to token, as what an export begins with. Never change it."""
+    """A Llama whose answers differ from token to token, in ASCII, as what an export begins with. Never change it."""
 
     def make(folder: Path) -> None:
         write_llama(folder / "source", 2, hidden_size=64, initializer_range=0.3)
+        speak_ascii(folder / "source")
         transformers_folder(load_model(f"hf:{folder / 'source'}", task="causal-lm"), folder / "model")
 
     return made_once(factory, "language-given", make) / "model"
+
+
+def speak_ascii(folder: Path) -> None:
+    """Bytes that drawn weights put side by side are seldom UTF-8, of which no runtime makes the same text: tokens with
+    other bytes than ASCII's get nothing, which is less than the most probable of the others."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    strange = [number for token, number in vocabulary.items() if not token.replace("Ġ", "").isascii()]
+    assert 100 < len(strange) < VOCABULARY - 100
+    weights["model.embed_tokens.weight"][strange] = 0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
 def made(factory: pytest.TempPathFactory, runtime: str, precision: str) -> Path:
@@ -69,3 +98,21 @@ def reference(source: Path, block: list[int]) -> NDArray[np.float64]:
     with torch.no_grad():
         told: NDArray[np.float64] = model(torch.tensor([block])).logits[0].double().log_softmax(-1).numpy()
     return told
+
+
+def blocks_of(source: Path) -> list[list[int]]:
+    """Real text in several lengths: a token alone, two, some, one more than the model takes; with tokens that end and
+    fill up documents in the middle, which are tokens like any other."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    text = [1, *tokenizer.encode(" ".join(documents(20)), add_special_tokens=False).ids]
+    assert len(text) > 300
+    return [
+        text[:1],
+        text[:2],
+        text[:33],
+        [*text[30:40], 0, 1, 2, 2, 0, *text[40:50]],
+        text[50:83],
+        text[83 : 84 + LIMIT],
+    ]
