@@ -129,7 +129,12 @@ def write_new_profile(
     what else is to be said of the device, with so many threads; what `overrides` say themselves stays.
     """
     path = free_path(name, folder, overwrite)
-    targets = [{"runtime": runtime, "precisions": list(names)} for runtime, names in available.items() if names]
+    # Language models go by the same rows: their `generator`.
+    targets = [
+        {"runtime": runtime, "precisions": list(names)}
+        for runtime, names in available.items()
+        if names and not RUNTIMES[runtime].generates
+    ]
     if not targets:
         lines = ", or ".join(dict.fromkeys(runtime.install for runtime in RUNTIMES.values()))
         raise KdcError(

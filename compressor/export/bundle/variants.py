@@ -52,7 +52,7 @@ class Delivery:
         for target in profile.targets:
             builder = builder_of(target.runtime)
             if self.bake and builder.bake is None:  # whatever normalizes prepends, and the other way round
-                able = ", ".join(name for name in RUNTIMES if builder_of(name).bake is not None)
+                able = ", ".join(name for name in _of_classifiers() if builder_of(name).bake is not None)
                 raise _impossible("--bake-preprocessing", target.runtime, able)
             fixed = self.dynamic_batch and (preprocess is None or preprocess.mask is None)
             if fixed and not set(target.precisions) <= set(builder.dynamic_batch):
@@ -66,10 +66,15 @@ class Delivery:
             raise KdcError(f"--bake-preprocessing: {preprocess.described} have no normalization", "leave it out")
 
 
+def _of_classifiers() -> list[str]:
+    return [name for name, row in RUNTIMES.items() if not row.generates]
+
+
 def _with_dynamic_batch() -> str:
     """E.g. "onnxruntime, and openvino but for int8"."""
     able = []
-    for name, row in RUNTIMES.items():
+    for name in _of_classifiers():
+        row = RUNTIMES[name]
         lacking = [precision for precision in row.precisions if precision not in builder_of(name).dynamic_batch]
         if len(lacking) < len(row.precisions):
             able.append(f"{name} but for {', '.join(lacking)}" if lacking else name)

@@ -13,10 +13,9 @@ __all__ = ["LanguageManifest"]
 
 
 class LanguageManifest(Noun):
-    """What ships. Keys as those of Manifest. `model`: the folder that the runtime loads: this one. `precision`:
-    of the weights; all that is
-    computed is in float. `test`: what this artefact pays for the test split. `most_tokens`: of a prompt and its answer
-    together, that the model takes; null: nothing says so."""
+    """What ships. Keys as those of Manifest. `model`: the folder that the runtime loads: this one. `precision`: of the
+    weights; all that is computed is in float. `test`: what this artefact pays for the test split. `most_tokens`: of a
+    prompt and its answer together, that the model takes; null: nothing says so."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     task: Literal["causal-lm"] = "causal-lm"
