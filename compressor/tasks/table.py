@@ -126,7 +126,7 @@ TASKS: dict[str, TaskRow] = {
         sequence="language_sequence",
         lacks=(
             *("kdc export", "kdc specialists", "--qat", "--students", "--profile", "--control"),
-            *("--assistant", "--plan", "--precompute", "--race-losses"),
+            *("--plan", "--precompute", "--race-losses"),
         ),
     ),
 }
