@@ -89,9 +89,10 @@ def _told(
     plan, progress, (validation, test) = trained.plan, context.progress, scores
     progress.note(f"kept epoch {trained.position.kept_epoch}: {scored(validation)}; {scored(test)}")
     names, teaching = plan.data.info.class_names, plan.request.command == "teach"
+    steps = plan.recipe.epochs * feed.steps_per_epoch + steps_before(out)
     if not names:
         if plan.teacher is not None:
-            tell_bits(feed.costs, plan.teacher.weights.source, progress)
+            tell_bits(feed.costs, plan.teacher.weights.source, steps, progress)
         return None
     made = "the model" if teaching else "the student"
     card, accuracies = trained.teacher.card, [accuracy_in(score) for score in scores]
@@ -102,7 +103,6 @@ def _told(
     left_out = plan.recipe.transfer.without
     tell_lost_classes(made, accuracies[teaching:], names, progress, left_out=left_out)
     if plan.teacher is not None:
-        steps = plan.recipe.epochs * feed.steps_per_epoch + steps_before(out)
         tell_gap(feed.right, plan.teacher.weights.source, steps, progress)
     if left_out:
         progress.note(unseen_recall(feed.right[student.key, "test"], plan.data, plan.recipe.transfer))

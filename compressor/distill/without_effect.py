@@ -6,6 +6,7 @@ from compressor.distill.loop.learner import Term
 from compressor.errors import KdcError
 from compressor.models.references import NO_MODEL, holds_completions
 from compressor.schema.completion_filters import CompletionFilters
+from compressor.schema.on_policy import OnPolicy
 from compressor.schema.recipe import Ensemble, TeacherAnswers
 from compressor.schema.student import Request
 from compressor.tasks.table import TASKS
@@ -17,7 +18,9 @@ OF_ALL = {"student_logits", "teacher_logits", "peer_logits", "labels"}
 
 
 def refuse_unserved(request: Request, terms: Sequence[Term]) -> None:
-    """Raise KdcError for a loss on logits that takes what this training does not give it."""
+    """Raise KdcError for a loss on logits that takes what this training does not give it, and for on-policy steps that
+    it cannot take."""
+    _refuse_writing(request, terms)
     given = OF_ALL | {*TASKS[request.task].gives}
     for term in terms:
         if term.row.mean_over == "groups" and request.teacher in NO_MODEL:
@@ -34,6 +37,28 @@ def refuse_unserved(request: Request, terms: Sequence[Term]) -> None:
             f"recipe losses: {term.name} needs {lacking[0]}, which trainings of {request.task} do not give it",
             f"it is for {', '.join(able)}" if able else "leave it out: kd takes all of the teacher's logits",
         )
+
+
+def _refuse_writing(request: Request, terms: Sequence[Term]) -> None:
+    how, recipe = request.recipe.on_policy, request.recipe
+    if how == OnPolicy():
+        return
+    if not TASKS[request.task].completes:
+        raise KdcError(f"recipe on_policy: a student of {request.task} writes nothing", "leave it out")
+    if not how.share:
+        raise KdcError("recipe on_policy: its share is 0, so that the rest of it means nothing", "on_policy.share=0.5")
+    asking = [term for term in terms if term.asks_teacher]
+    if not asking or request.teacher in NO_MODEL or recipe.peers:
+        raise KdcError(
+            "recipe on_policy: a teacher scores what the student writes, by a loss that asks it, and here is none",
+            "kdc distill --teacher run:DIR or hf:PATH, and kd, reverse_kl or jsd; no peers",
+        )
+    for term in asking:
+        if term.row.mean_over == "groups" or "labels" in term.row.needs:
+            raise KdcError(
+                f"recipe on_policy: {term.name} takes more than answers to what the student writes",
+                "kd, reverse_kl or jsd",
+            )
 
 
 def refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:

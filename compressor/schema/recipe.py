@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 
 from compressor.schema.base import Noun
 from compressor.schema.completion_filters import CompletionFilters
+from compressor.schema.on_policy import OnPolicy
 from compressor.schema.preprocess import PixelRange
 from compressor.schema.provenance import LicenceRule
 from compressor.schema.views import Epochs, Share, Views
@@ -15,6 +16,7 @@ __all__ = [
     "Ensemble",
     "KeepBy",
     "LossTerm",
+    "OnPolicy",
     "Optimizer",
     "Peer",
     "Qat",
@@ -269,6 +271,8 @@ class Recipe(Noun):
     trained, and what was trained fails `kdc check`. A profile may say it, too: both hold then."""
     completions: CompletionFilters = CompletionFilters()
     """Which completions are learned from, of --teacher outputs:FILE.jsonl."""
+    on_policy: OnPolicy = OnPolicy()
+    """Of language models: in which share of the steps the student writes and the teacher scores it."""
     stages: Annotated[tuple[Stage, ...], Field(max_length=8)] = ()
     """What is learned before, one after the other; the recipe's own losses and epochs are the last stage."""
 

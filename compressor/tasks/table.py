@@ -129,7 +129,7 @@ TASKS: dict[str, TaskRow] = {
         generates="compressor.tasks.causal_lm.shipped",
         lacks=(
             *("kdc specialists", "--qat", "--students", "--profile", "--control"),
-            *("--assistant", "--plan", "--precompute", "--race-losses"),
+            *("--plan", "--precompute", "--race-losses"),
         ),
     ),
 }

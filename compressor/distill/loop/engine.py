@@ -22,6 +22,7 @@ from compressor.distill.loop.interrupt import stop_requests
 from compressor.distill.loop.learner import Learner
 from compressor.distill.loop.shares import shares_of, weighed
 from compressor.distill.loop.tracking import track_epoch
+from compressor.distill.loop.writing import written
 from compressor.distill.teacher.sources import Itself, Teacher
 from compressor.files.atomic import write_text
 from compressor.processes.interruption import uninterrupted
@@ -197,13 +198,16 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
     weights = run.learner.weights(step / max(1, last_step))
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    shares = shares_of([run.learner.counts(batch) for batch in parts], run.accelerator)
-    for number, batch in enumerate(parts):
-        answers = run.teacher.answers(batch, position.epoch) if run.teacher else None
+    with run.learner.precision(run.accelerator.device):
+        texts = written(run.task, parts, run.student, step)
+    counts = [run.learner.counts(batch, text) for batch, text in zip(parts, texts, strict=True)]
+    shares = shares_of(counts, run.accelerator)
+    for number, (batch, text) in enumerate(zip(parts, texts, strict=True)):
+        answers = run.teacher.answers(text or batch, position.epoch) if run.teacher else None
         # Gradients are averaged over the processes once a step, with its last part.
         last = number == len(parts) - 1
         with nullcontext() if last else run.accelerator.no_sync(run.parallel):
-            losses = weighed(run.parallel(batch, answers), shares[number])
+            losses = weighed(run.parallel(batch, answers, text), shares[number])
             total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() / len(parts)
             total.backward()  # type: ignore[no-untyped-call]
         for name, loss in losses.items():

@@ -131,17 +131,29 @@ class Learner(nn.Module):
     def _of_peers(self) -> list[Term]:
         return [term for term in self.terms if set(term.row.needs) <= OF_PEERS]
 
-    def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Over how much of this batch each loss is a mean that is one over tokens: a part of a step weighs as much."""
-        mask = self.student.mask_of(batch)
-        counts = {term.name: _count(term.row, batch, mask) for term in self.terms}
+    def counts(self, batch: Batch, written: Batch | None = None) -> dict[str, Tensor]:
+        """Over how much of this batch each loss is a mean that is one over tokens: a part of a step weighs as much.
+        `written`: see `forward`."""
+        counts: dict[str, Tensor | None] = {}
+        for term in self.terms:
+            shown = written if written is not None and term.asks_teacher else batch
+            counts[term.name] = _count(term.row, shown, self.student.mask_of(shown))
         for number, _ in enumerate(self.peers, 1):
             counts |= {f"peer{number} {term.name}": counts[term.name] for term in self._of_peers}
         return {name: count for name, count in counts.items() if count is not None}
 
-    def forward(self, batch: Batch, teacher: Outputs | None) -> dict[str, Tensor]:
-        """Every loss by name, unweighted; `teacher`: its answers to this batch, without gradients."""
-        with self._precision(batch["labels"].device):
+    def forward(self, batch: Batch, teacher: Outputs | None, written: Batch | None = None) -> dict[str, Tensor]:
+        """Every loss by name, unweighted; `teacher`: its answers to this batch, without gradients. `written`: what the
+        student wrote, which it is compared with its teacher on, and which `teacher` answers then."""
+        if written is None:
+            return self._losses(batch, teacher, self.terms)
+        alone = [term for term in self.terms if not term.asks_teacher]
+        losses = self._losses(batch, None, alone) if alone else {}
+        losses |= self._losses(written, teacher, [term for term in self.terms if term.asks_teacher])
+        return {term.name: losses[term.name] for term in self.terms}
+
+    def _losses(self, batch: Batch, teacher: Outputs | None, terms: Sequence[Term]) -> dict[str, Tensor]:
+        with self.precision(batch["labels"].device):
             outputs: Outputs = self.student(batch)
             peer_logits = [peer(batch).logits for peer in self._peers]
         for logits in (outputs.logits, *peer_logits, *([teacher.logits] if teacher is not None else [])):
@@ -151,7 +163,7 @@ class Learner(nn.Module):
             given["teacher_logits"] = teacher.logits
         learning = [outputs.logits, *peer_logits]
         losses: dict[str, Tensor] = {}
-        for term in self.terms:
+        for term in terms:
             values: dict[str, Any] = given | {"student_logits": outputs.logits, "peer_logits": _detached(peer_logits)}
             if term.name in self.connectors:
                 values |= self._connected(term.name, outputs, teacher, batch)
@@ -163,7 +175,8 @@ class Learner(nn.Module):
                 losses[f"peer{number} {term.name}"] = _loss(term, values, batch)
         return losses
 
-    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+    def precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """What the student computes in."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast)

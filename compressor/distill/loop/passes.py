@@ -1,11 +1,12 @@
 """A feed for a training that learns from fewer samples than another one, and for as many steps."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.distill.loop.writing import written
 from compressor.schema.accuracy import Score
 from compressor.stats.language import Costs
 from compressor.tasks.base import Batch, BatchModel, Feed, SplitName
@@ -48,6 +49,9 @@ class Passes:
             steps = min(self._feed.steps_per_epoch - inside, self.steps_per_epoch - step)
             yield from islice(self._feed.batches(number, inside, keys), steps * self._parts)
             step += steps
+
+    def written(self, parts: Sequence[Batch], student: BatchModel, step: int) -> Sequence[Batch | None]:
+        return written(self._feed, parts, student, step)
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
         return self._feed.input_of(key, samples, view)

@@ -198,7 +198,7 @@ def _is_other(folders: Sequence[Path], number: int, records: Sequence[Student]) 
     """Whether assistant `number` is not what the one after it learned from: somebody changed its folder."""
     model, _ = load_run(folders[number - 1])
     names, taught = records[number].class_names, records[number].teacher
-    model = with_classes(model, map_classes(model, names), names)
+    model = with_classes(model, map_classes(model, names) if names else (), names)
     return taught is None or model.weights.changed_from(taught) is not None
 
 

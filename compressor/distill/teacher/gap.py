@@ -9,10 +9,13 @@ from compressor.progress import Progress
 from compressor.stats import difference
 from compressor.stats.language import Costs, bits_difference
 
-__all__ = ["TOLERABLE", "points_apart", "tell_bits", "tell_gap"]
+__all__ = ["TOLERABLE", "TOLERABLE_BITS", "points_apart", "tell_bits", "tell_gap"]
 
 TOLERABLE = 0.02
 """Accuracy, as a share. A gap whose whole interval lies above it is worth a longer way."""
+
+TOLERABLE_BITS = 0.05
+"""Likewise of a language model, bits a byte."""
 
 Bools = NDArray[np.bool_]
 
@@ -28,23 +31,32 @@ def tell_gap(right: Mapping[tuple[str, str], Bools], teacher: str, steps: int, p
     student, taught_by = right["student", "validation"], right["teacher", "validation"]
     line = f"validation: the student is {points_apart(student, taught_by, f'its teacher {teacher}')}"
     if difference(student, taught_by).high < -TOLERABLE:
-        longer = f"a training of more than its {steps:,} steps (--epochs, or a smaller --batch-size)"
-        progress.warn(f"{line}; {longer} or a model between them (--assistant MODEL) may help")
+        progress.warn(f"{line}; {_helps(steps)}")
     else:
         progress.note(line)
 
 
-def tell_bits(costs: Mapping[tuple[str, str], Costs], teacher: str, progress: Progress) -> None:
+def _helps(steps: int) -> str:
+    longer = f"a training of more than its {steps:,} steps (--epochs, or a smaller --batch-size)"
+    return f"{longer} or a model between them (--assistant MODEL) may help"
+
+
+def tell_bits(costs: Mapping[tuple[str, str], Costs], teacher: str, steps: int, progress: Progress) -> None:
     """Say by how many bits a byte of validation the student stays behind its teacher, on the same documents, with the
-    interval of their difference. `costs`: by key and split."""
+    interval of their difference; warn as `tell_gap` does, where all of it is above TOLERABLE_BITS. `costs`: by key and
+    split."""
     gap = bits_difference(costs["student", "validation"], costs["teacher", "validation"])
     behind = gap.value > 0
     value, low, high = (gap.value, gap.low, gap.high) if behind else (-gap.value, -gap.high, -gap.low)
     where = "behind" if behind else "ahead of"
-    progress.note(
+    line = (
         f"validation: the student is {value:.3f} bits a byte [{low:.3f}, {high:.3f}] {where} "
         f"its teacher {teacher} (n={gap.n:,} documents)"
     )
+    if gap.low > TOLERABLE_BITS:
+        progress.warn(f"{line}; {_helps(steps)}")
+    else:
+        progress.note(line)
 
 
 def points_apart(first: Bools, second: Bools, name: str) -> str:

@@ -25,6 +25,7 @@ from compressor.schema.views import Views
 from compressor.stats.language import Costs, bits_per_byte
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.causal_lm.encoding import Block, Encoded, blocks_of, encoded_split
+from compressor.tasks.causal_lm.on_policy import continued, is_on_policy, prompt_of
 from compressor.tasks.causal_lm.pairs import Pairs, groups_in, paired
 from compressor.tasks.causal_lm.readers import grouping, require_same_tokens
 from compressor.tasks.plain_feed import batch_size_of, by_length
@@ -89,6 +90,14 @@ class LanguageFeed:
         for key in self._inputs:
             for split in splits:
                 self._tokens(split, key)
+        how, steps = self._recipe.on_policy, self._recipe.epochs * self.steps_per_epoch
+        if how.share:
+            count = sum(is_on_policy(how, self._recipe.seed, step) for step in range(steps))
+            self._progress.note(
+                f"on-policy: in {count:,} of {steps:,} steps the student writes up to {how.max_new_tokens} tokens "
+                f"behind each prompt, or behind {how.prompt_tokens} tokens, drawn at temperature "
+                f"{how.sampling_temperature:g}"
+            )
 
     def identity(self, key: str) -> dict[str, object]:
         return {
@@ -122,6 +131,24 @@ class LanguageFeed:
         token_of = torch.from_numpy(self._pairs.token_of).to(self._device)
         asked = {"teacher_positions": theirs["positions"], "teacher_labels": theirs["labels"]}
         return {**named, **asked, **groups, "teacher_token_of": token_of}
+
+    def written(self, parts: Sequence[Batch], student: BatchModel, step: int) -> list[Batch | None]:
+        """See `distill.loop.writing.Writes`."""
+        if not is_on_policy(self._recipe.on_policy, self._recipe.seed, step):
+            return [None for _ in parts]
+        return [self._written(part, student, step) for part in parts]
+
+    def _written(self, part: Batch, student: BatchModel, step: int) -> Batch:
+        how, reads, samples = self._recipe.on_policy, self._inputs[self._first], self._tokens("train", self._first)
+        blocks = [self._blocks[row] for row in part["index"].tolist()]
+        prompts = [prompt_of(samples[block.document], block, how.prompt_tokens) for block in blocks]
+        texts = continued(student, prompts, how, reads, (self._recipe.seed, part["index"].numpy(), step))
+        made = stacked(texts, [Block(row, 0, len(text.ids) - 1) for row, text in enumerate(texts)], reads.pad_id)
+        keys = [name.removesuffix("/input_ids") for name in part if name.endswith("/input_ids")]
+        batch = {f"{key}/{name}": made[name] for key in keys for name in ("input_ids", "attention_mask")}
+        batch |= {name: made[name] for name in ("positions", "labels")}
+        kept = {name: part[name] for name in ("index", "columns") if name in part}
+        return {name: tensor.to(self._device) for name, tensor in batch.items()} | kept
 
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
         batch = self._batch(samples, [key])

@@ -19,7 +19,7 @@ from compressor.tasks.causal_lm.models.network import CausalLm, position_limit
 from compressor.tasks.causal_lm.opening import documents_of
 from compressor.tasks.causal_lm.tokenizer import DocumentTokenizer
 
-__all__ = ["answerer", "prompts_in", "split_of"]
+__all__ = ["answerer", "prompts_in", "split_of", "stops_of"]
 
 MOST_LENGTH = 1_000_000
 
@@ -41,7 +41,7 @@ def answerer(loaded: LoadedModel, device: torch.device) -> Callable[[Question], 
     assert isinstance(network, CausalLm)
     freeze(network).to(device)
     limit = position_limit(network.model) or MOST_LENGTH
-    stops = _stops(network)
+    stops = stops_of(network)
 
     def answer(question: Question) -> Completion:
         ids = _prompt(question, network.tokenizer)
@@ -70,7 +70,7 @@ def _prompt(question: Question, tokenizer: DocumentTokenizer) -> list[int]:
     return ids if chat and ids[:1] == [tokenizer.start_id] else [tokenizer.start_id, *ids]
 
 
-def _stops(network: CausalLm) -> frozenset[int]:
+def stops_of(network: CausalLm) -> frozenset[int]:
     """The tokens that end an answer: the tokenizer's, and those of the model's generation_config.json."""
     stated = getattr(getattr(network.model, "generation_config", None), "eos_token_id", None)
     listed = stated if isinstance(stated, (list, tuple)) else [stated]

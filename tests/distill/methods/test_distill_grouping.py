@@ -5,8 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from compressor.distill.methods.grouping import confusable, groups_of, likeness
-from compressor.distill.teacher.gap import points_apart, tell_gap
+from compressor.distill.teacher.gap import points_apart, tell_bits, tell_gap
 from compressor.errors import KdcError
+from compressor.stats.language import Costs
 from tests.kit import Hearing
 
 Floats = NDArray[np.float64]
@@ -113,6 +114,25 @@ def test_a_gap_is_told_and_a_clear_one_warned_of() -> None:
     assert "4.0 points [" in progress.notes[0]
     assert "2.0 points [" in progress.notes[1]
     assert "ahead of its teacher t" in progress.notes[1]
+
+
+def test_a_gap_of_bits_a_byte_is_told_and_a_clear_one_warned_of() -> None:
+    """Twenty documents of 100 bytes, on each of which the student needs so many bits more."""
+    progress, spread = Hearing(), np.linspace(-1, 1, 20)
+    sizes, tokens = np.full(20, 100), np.full(20, 25)
+
+    def costs(bits: Floats) -> Costs:
+        return Costs((150 + 40 * spread + bits) * np.log(2), tokens, sizes)
+
+    for behind in (8.0 + 0 * spread, 4.0 + 0 * spread, 6.0 + 8 * spread, -9.0 + 0 * spread):
+        both = {("student", "validation"): costs(behind), ("teacher", "validation"): costs(0 * spread)}
+        tell_bits(both, "t", 1200, progress)
+    (warning,) = progress.warnings  # 0.08; not 0.04, nor 0.06 with an interval from below 0.05, nor ahead
+    assert warning.startswith("validation: the student is 0.080 bits a byte [0.080, 0.080] behind its teacher t (n=20")
+    assert "more than its 1,200 steps (--epochs, or a smaller --batch-size) or a model between them (--assi" in warning
+    assert "0.040 bits a byte [0.040, 0.040] behind" in progress.notes[0]
+    assert "0.060 bits a byte [0.0" in progress.notes[1]
+    assert "0.090 bits a byte [0.090, 0.090] ahead of its teacher t" in progress.notes[2]
 
 
 def test_the_interval_has_the_sign_of_the_words() -> None:

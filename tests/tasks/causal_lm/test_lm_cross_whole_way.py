@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tests.forked import python
 from tests.kit import call
 from tests.tasks.causal_lm.kit import SPEED, made_documents, marked_json, write_llama
-from tests.tasks.causal_lm.test_lm_whole_way import contents, record, rows, score
+from tests.tasks.causal_lm.test_lm_whole_way import contents, distilling, record, rows, score
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -106,6 +106,36 @@ def test_more_rows_than_the_teacher_has_change_nothing(made: Path, tmp_path: Pat
     history = rows(tmp_path / "run")
     for name, value in history[0]["loss"].items():
         assert history[-1]["loss"][name] < value, name
+
+
+def test_a_student_learns_by_way_of_assistants(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped while the second assistant learns, and resumed: to the bytes of a run that was not."""
+    from compressor.distill.loop import engine
+
+    more = ("--assistant", "layers:3", "--assistant", "layers:2", "--student", "layers:1", "--epochs", 1)
+    assert call(*distilling(made, tmp_path / "whole", *more)) == 0
+    told = capsys.readouterr().err
+    assert "assistant 1 of 2: layers:3 learns from run:" in told
+    assert "student layers:1: layers 0 of the 2 of run:" in told
+    taken, step = [], engine._step
+
+    def interrupted(*arguments: Any) -> Any:
+        taken.append(1)
+        if len(taken) == 15:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(engine, "_step", interrupted)
+    assert call(*distilling(made, tmp_path / "stopped", *more)) == 130
+    monkeypatch.setattr(engine, "_step", step)
+    assert call(*distilling(made, tmp_path / "stopped", *more, "--resume")) == 0
+    weights = [(tmp_path / name / "student.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+    student, taught = record(tmp_path / "whole"), record(made / "teacher")
+    assert len(student.assistants) == 2
+    assert student.teacher_validation == taught.validation
 
 
 @pytest.mark.parametrize(

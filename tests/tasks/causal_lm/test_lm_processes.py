@@ -21,14 +21,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_documents(tmp_path_factory)
 
 
-def test_two_processes_learn_from_documents_what_one_learns(made: Path, tmp_path: Path) -> None:
-    """Of whose parts of a step none has as many tokens as the other."""
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_two_processes_learn_from_documents_what_one_learns(made: Path, tmp_path: Path, share: float) -> None:
+    """Of whose parts of a step none has as many tokens as the other. `share`: of the steps in which the student
+    writes."""
     losses = "losses=[{name: kd, temperature: 1}, {name: cross_entropy}, {name: hidden_states}]"
+    writing = ("--set", f"on_policy.share={share}", "--set", "on_policy.max_new_tokens=8") if share else ()
 
     def command(out: str, *more: str) -> list[str]:
         return [
             "distill", "--teacher", f"run:{made / 'teacher'}", "--data", f"jsonl:{made / 'data.jsonl'}", "--student",
-            "layers:2", "--epochs", "2", "--batch-size", "16", "--set", losses, "--out", str(tmp_path / out), *more,
+            "layers:2", "--epochs", "2", "--batch-size", "16", "--set", losses, "--out", str(tmp_path / out),
+            *writing, *more,
         ]  # fmt: skip
 
     assert call(*command("one", "--set", "accumulate=2")) == 0

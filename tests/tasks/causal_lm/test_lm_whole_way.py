@@ -185,7 +185,6 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "precompute": (["--precompute"], "--precompute: kdc cannot do that for causal-lm yet"),
     "profile": (["--profile", "x86-avx2"], "--profile: kdc cannot do that for causal-lm yet"),
     "unlabelled": (["--unlabelled", "text:x"], "--unlabelled"),
-    "assistant": (["--assistant", "layers:3"], "--assistant: kdc cannot do that for causal-lm yet"),
     "label column": (["--label-column", "text"], "--label-column"),
     "views": (["--set", "views.hflip=false"], "recipe views"),
     "keep_by": (["--set", "keep_by=accuracy"], "recipe keep_by: accuracy is not what these documents are measured by"),
