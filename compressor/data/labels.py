@@ -48,7 +48,10 @@ def _text(value: object, row: int, where: Callable[[int], str], names: Sequence[
             "as pandas writes numbers where some are missing; whole ones again: astype('Int64')",
         )
     if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
-        raise KdcError(f"{where(row)}: label {value!r} is neither text nor a whole number")
+        raise KdcError(
+            f"{where(row)}: label {value!r} is neither text nor a whole number",
+            "write what it is called, as text; in pandas: astype(str)",
+        )
     if isinstance(value, str):
         if NEGATIVE.fullmatch(spelt(value)):
             raise _negative(spelt(value), row, where)

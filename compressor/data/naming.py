@@ -15,6 +15,9 @@ __all__ = ["refuse_ids", "settled"]
 
 NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?")
 
+GAPS = frozenset({"na", "n/a", "#n/a", "none", "null"})
+"""What pandas, R, spreadsheets and databases write where nothing is; each may be the name of a class, too."""
+
 # The spellings of a class, each with where it stands first.
 Spellings = Mapping[str, Mapping[str, str]]
 
@@ -121,11 +124,13 @@ def _notes(spellings: Spellings) -> list[str]:
     alike = [" and ".join(map(repr, group)) for group in _alike(spellings)]
     numbers = [" and ".join(group) for group in _same_numbers(spellings)]
     floats = [name for name in spellings if (match := NUMBER.fullmatch(name)) and match[3] and not _fraction(name)]
+    gaps = [name for name in spellings if name.casefold() in GAPS]
     told = (
         (several, "spellings that count as one class: {}"),
         (blanks and [*map(escaped, blanks)], "blanks around class names do not count: {}"),
         (alike, "classes that differ only in case, blanks, underscores or what cannot be seen, and stay apart: {}"),
         (numbers, "classes that are the same number, and stay apart: {}"),
+        (gaps, "classes called as programs write what is missing: {}; leave such rows out where they have no label"),
         (floats, "labels are whole numbers written as floats, and the classes are called so: {}"),
     )
     return [text.format(listed(names, 3)) for names, text in told if names]

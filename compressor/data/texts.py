@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from compressor.errors import KdcError
 
-__all__ = ["digest_of", "is_seen", "normalised", "require_text"]
+__all__ = ["digest_of", "gaps_told", "is_seen", "normalised", "require_text"]
+
+GAPS = frozenset({"nan", "na", "n/a", "#n/a", "<na>", "none", "null"})
+"""What programs write where nothing is."""
 
 
 def require_text(cell: object, where: str, called: str = "text") -> str:
@@ -31,6 +34,14 @@ def is_seen(text: str) -> bool:
 def normalised(text: str) -> str:
     """The text as people read it: in Unicode's form NFKC, without case, its blanks as one space each."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def gaps_told(texts: Sequence[Sequence[str]]) -> list[str]:
+    """A note on samples that say no more than programs write where a text is missing."""
+    gaps = [words[0] for words in texts if {word.strip().casefold() for word in words} <= GAPS | {""}]
+    if not gaps:
+        return []
+    return [f"{len(gaps):,} texts say {gaps[0].strip()} alone, as programs write what is missing: leave them out where so"]
 
 
 def digest_of(texts: Sequence[str]) -> bytes:

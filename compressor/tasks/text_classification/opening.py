@@ -13,7 +13,7 @@ from compressor.data.checked import (
 from compressor.data.copies import copies_told
 from compressor.data.samples import Dataset, Found, Part, Sample
 from compressor.data.splits import WANTED
-from compressor.data.texts import digest_of, is_seen, normalised, require_text
+from compressor.data.texts import digest_of, gaps_told, is_seen, normalised, require_text
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent, note_once
 from compressor.schema.student import Columns, DataInfo
@@ -52,6 +52,7 @@ def open_data(
     splits, split_notes = in_three(kept, "texts")
     notes = [*listing.notes, *split_notes, *absent_classes(splits, names, "texts")]
     notes += copies_told(splits, "text", "texts")
+    notes += gaps_told([texts[id(part)][row] for samples in kept.values() for part, row, _ in samples])
     if skipped:
         notes.append(f"left out {len(skipped)} texts that cannot be used, e.g. {skipped[0]}")
     for note in notes:

@@ -352,3 +352,17 @@ def test_a_long_text_is_one_and_an_open_quote_is_none(tmp_path: Path) -> None:
 def test_a_text_of_signs_that_nobody_sees_is_empty(tmp_path: Path) -> None:
     with pytest.raises(KdcError, match="line 2: the text is empty"):
         opened(f"csv:{write_csv(tmp_path / 'a.csv', [(chr(0x200B) + ' ' + chr(0xFEFF), 'food'), *ROWS])}")
+
+
+def test_what_programs_write_for_nothing_is_said(tmp_path: Path) -> None:
+    """It may be a name, or a text, so that it stays; but nobody overlooks it."""
+    rows = [(f"{text}", "NA" if number % 5 == 0 else label) for number, (text, label) in enumerate(ROWS)]
+    data, notes = opened(f"csv:{write_csv(tmp_path / 'labels.csv', rows)}")
+    assert data.info.class_names == ("NA", "food", "space", "sport")
+    assert any(note.startswith("classes called as programs write what is missing: NA;") for note in notes), notes
+    rows = [("null" if number in (3, 6) else text, label) for number, (text, label) in enumerate(ROWS)]
+    data, notes = opened(f"csv:{write_csv(tmp_path / 'texts.csv', rows)}")
+    assert any(note.startswith("2 texts say null alone") for note in notes), notes
+    assert sum(data.info.counts.values()) == 60
+    rows = [(f"{text} nan none", label) for text, label in ROWS]
+    assert not any("missing" in note for note in opened(f"csv:{write_csv(tmp_path / 'fine.csv', rows)}")[1])
