@@ -183,7 +183,7 @@ RUNTIMES: dict[str, Runtime] = {
             package="ai-edge-litert",
             example=Example("classify_litert.py"),
         ),
-        # Of those that generate text, a precision is that of the weights; what they are multiplied with is float.
+        # Of those that generate text, a precision is that of the weights.
         Runtime(
             "onnxruntime-genai",
             "onnxruntime_genai",
