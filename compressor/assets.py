@@ -17,6 +17,6 @@ def asset_dir(name: Literal["profiles", "targets"]) -> Path:
 
 def runner_scripts() -> dict[str, Path]:
     """The scripts that measure a bundle, by name: those of targets/ but the example programs, which ship in best/."""
-    left_out = ("__init__", "classify_")
+    left_out = ("__init__", "classify_", "generate_")
     scripts = (path for path in asset_dir("targets").iterdir() if path.suffix in (".py", ".md"))
     return {path.name: path for path in sorted(scripts) if not path.name.startswith(left_out)}

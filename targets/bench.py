@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
+    from targets.bench_language import LanguageSession
     from targets.bench_lock import machine_lock
     from targets.bench_plan import BLOCK_DROPPED, AskerGoneError, BenchError, MissingError, Plan, read_plan
     from targets.bench_rounds import MIN_ROUNDS
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.machine_info import machine
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
+    from bench_language import LanguageSession
     from bench_lock import machine_lock
     from bench_plan import BLOCK_DROPPED, AskerGoneError, BenchError, MissingError, Plan, read_plan
     from bench_rounds import MIN_ROUNDS
@@ -93,15 +95,16 @@ def check(args: argparse.Namespace) -> None:
 
 def measure(plan: Plan, teller: Teller) -> None:
     """Wait for the machine, measure, and leave the result where it was asked for."""
+    session = Session if plan.language is None else LanguageSession
     with ExitStack() as stack:
         hold = stack.enter_context(machine_lock(plan.wait, teller.note))
         if plan.threads > machine()["usable_cores"]:
             teller.note(f"{plan.threads} threads asked for, more than the cores that may be used")
         if plan.out is not None:
-            Session(plan, plan.out, hold.waited_s, teller).run()
+            session(plan, plan.out, hold.waited_s, teller).run()
             return
         folder = stack.enter_context(session_folder(plan.bundle, hold.alone))
-        measurement = Session(plan, folder, hold.waited_s, teller).run()
+        measurement = session(plan, folder, hold.waited_s, teller).run()
         published = publish(measurement, folder)
     if not teller.as_json:
         print(f"{table(measurement)}\n{published.relative_to(plan.bundle)}")

@@ -14,6 +14,7 @@ from typing import Any
 
 BLOCK_DROPPED = 2  # of a block, the first calls: they pay for the caches that the contestant before left behind
 SCHEMA = 2
+LANGUAGE, LANGUAGE_SCHEMA = "causal-lm", 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a variant: it becomes a file's name
 EXIT_USAGE, EXIT_BUSY, EXIT_MISSING = 2, 3, 4
 
@@ -57,6 +58,7 @@ class Plan:
     which latency is measured beside that; 0: each sample as long as it is.
     `fresh_starts`: of each contestant, beside the one that runs the blocks. `window`: seconds of a throughput window;
     None: no throughput. `explain`: calls in which layers are timed, 0: they are not.
+    `language`: of a language model's bundle, what its manifest says of corpora and answers; None: of another.
     `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
 
     bundle: Path
@@ -79,6 +81,7 @@ class Plan:
     python: str
     out: Path | None
     wait: float
+    language: dict[str, Any] | None = None
 
 
 def read_plan(args: argparse.Namespace) -> Plan:
@@ -86,8 +89,10 @@ def read_plan(args: argparse.Namespace) -> Plan:
     path = Path(args.bundle) / "bundle.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["schema"] != SCHEMA:
-            raise BenchError(f"{path} has schema {manifest['schema']}, this script reads schema {SCHEMA}")
+        of_language = manifest.get("task") == LANGUAGE
+        if manifest["schema"] != (LANGUAGE_SCHEMA if of_language else SCHEMA):
+            read = f"{SCHEMA}, or {LANGUAGE_SCHEMA} of language models"
+            raise BenchError(f"{path} has schema {manifest['schema']}, this script reads schema {read}")
         threads, batch = int(manifest["profile"]["threads"]), int(manifest["profile"]["batch"])
         arch = str(manifest["profile"]["fingerprint"]["arch"])
         length = manifest.get("sequence_length")
@@ -95,7 +100,8 @@ def read_plan(args: argparse.Namespace) -> Plan:
         if (length is not None and int(length) < 1) or min(lengths, default=0) < 0:
             raise BenchError(f"{path} is damaged: sequence_length {length}, lengths {lengths}")
         for variant in manifest["variants"]:
-            _check(variant, path)
+            (_check_names if of_language else _check)(variant, path)
+        language = _language(manifest, args) if of_language else None
         entries = _entries(manifest, args.variant, path)
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from error
@@ -122,7 +128,22 @@ def read_plan(args: argparse.Namespace) -> Plan:
         python=args.python,
         out=_existing(args.out),
         wait=args.wait,
+        language=language,
     )
+
+
+def _language(manifest: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """What is scored, and the prompts that are answered. Raises BenchError for what means nothing there."""
+    if args.explain or args.ask:
+        raise BenchError("--explain and --ask are not for language models")
+    answers = manifest["answers"]
+    return {
+        "corpora": [(str(corpus["split"]), str(corpus["blocks"])) for corpus in manifest["corpora"]],
+        "prompts": str(answers["prompts"]),
+        "prompt_tokens": int(answers["prompt_tokens"]),
+        "new_tokens": int(answers["new_tokens"]),
+        "score_batch": int(manifest["score_batch"]),
+    }
 
 
 def _entries(manifest: dict[str, Any], chosen: list[str] | None, path: Path) -> list[Entry]:
@@ -155,14 +176,18 @@ def _existing(out: str | None) -> Path | None:
     return Path(out).resolve()  # the runners work in the bundle, not here
 
 
-def _check(variant: dict[str, Any], path: Path) -> None:
-    for key in ("name", "role", "precision", "runner", "model", "inputs"):
+def _check_names(variant: dict[str, Any], path: Path, *more: str) -> None:
+    for key in ("name", "role", "precision", "runner", "model", *more):
         if not isinstance(variant[key], str):
             raise BenchError(f"{path} is damaged: variants[].{key} is not a text")
     if not NAME.fullmatch(variant["name"]):
         raise BenchError(f"{path}: the variant name {variant['name']!r} may have only letters, digits, . _ and -")
     if not re.fullmatch(r"run_\w+\.py", variant["runner"]):
         raise BenchError(f"{path}: variant {variant['name']}: a runner is run_*.py, found {variant['runner']!r}")
+
+
+def _check(variant: dict[str, Any], path: Path) -> None:
+    _check_names(variant, path, "inputs")
     build = variant.get("build")
     if build is not None and not (isinstance(build, str) and re.fullmatch(r"build_\w+\.py", build)):
         raise BenchError(f"{path}: variant {variant['name']}: what builds a model is build_*.py, found {build!r}")

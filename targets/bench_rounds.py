@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
-    from targets.bench_plan import BLOCK_DROPPED, Plan
+    from targets.bench_plan import Plan
     from targets.bench_runner import Contestant, RunnerError
     from targets.bench_tell import Teller
     from targets.machine_info import busy_and_steal_s, clock_mhz
 else:
-    from bench_plan import BLOCK_DROPPED, Plan
+    from bench_plan import Plan
     from bench_runner import Contestant, RunnerError
     from bench_tell import Teller
     from machine_info import busy_and_steal_s, clock_mhz
@@ -104,10 +104,7 @@ def run_round(
     own_before, (busy, steal), begin = own_cpu_s(contestants), busy_and_steal_s(), time.monotonic()
     for position, name in enumerate(alive, 1):
         with attempt(by_name[name], teller):
-            times = by_name[name].ask("block", n=plan.block_length)
-            wall, cpu = times["wall_ms"], times["cpu_ms"][BLOCK_DROPPED:]
-            dropped, kept = wall[:BLOCK_DROPPED], wall[BLOCK_DROPPED:]
-            blocks.append({"round": number, "variant": name, "dropped_ms": dropped, "wall_ms": kept, "cpu_ms": cpu})
+            blocks.append({"round": number, "variant": name, **by_name[name].block(number)})
         done = len(result.rounds) * len(alive) + position
         teller.step("latency", done, wanted * len(alive), name, every=5 * len(alive))
     wall_s = time.monotonic() - begin

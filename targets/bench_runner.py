@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
-    from targets.bench_plan import BenchError, Entry, Plan
+    from targets.bench_plan import BLOCK_DROPPED, BenchError, Entry, Plan
     from targets.runner_environment import runner_environment
 else:
-    from bench_plan import BenchError, Entry, Plan
+    from bench_plan import BLOCK_DROPPED, BenchError, Entry, Plan
     from runner_environment import runner_environment
 
 ANSWER_SECONDS = 900.0  # a runner that has not answered by then is given up; predictions may take as long as they like
@@ -195,6 +195,12 @@ class Contestant:
         """An answer of the process that runs the blocks."""
         assert self.runner is not None
         return self.runner.ask(op, **fields)
+
+    def block(self, number: int) -> dict[str, Any]:
+        """The times of one block in round `number`."""
+        times = self.ask("block", n=self.plan.block_length)
+        wall, cpu = times["wall_ms"], times["cpu_ms"][BLOCK_DROPPED:]
+        return {"dropped_ms": wall[:BLOCK_DROPPED], "wall_ms": wall[BLOCK_DROPPED:], "cpu_ms": cpu}
 
     def predict(self, out: Path) -> None:
         """Write the logits of all the inputs to `out`, in a fresh process."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.bench_build import built_models
     from targets.bench_lengths import run_lengths, run_preprocessing
-    from targets.bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, MissingError, Plan
+    from targets.bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, Entry, MissingError, Plan
     from targets.bench_rounds import Latency, attempt, run_rounds, warm_up
     from targets.bench_runner import Contestant, RunnerError
     from targets.bench_streams import run_throughput
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
 else:
     from bench_build import built_models
     from bench_lengths import run_lengths, run_preprocessing
-    from bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, MissingError, Plan
+    from bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, Entry, MissingError, Plan
     from bench_rounds import Latency, attempt, run_rounds, warm_up
     from bench_runner import Contestant, RunnerError
     from bench_streams import run_throughput
@@ -38,6 +38,7 @@ else:
     from machine_info import machine
 
 PUBLISHED = "measurement.json"
+LEFT = ("logits", "layers", "validation", "test")  # keys of a contestant's record that name a file
 STOPS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # Windows has no SIGHUP
 
 
@@ -46,13 +47,19 @@ class Session:
 
     def __init__(self, plan: Plan, folder: Path, waited_s: float, teller: Teller) -> None:
         self.plan, self.folder, self.teller = plan, folder, teller
-        self.contestants = [Contestant(entry, plan) for entry in plan.entries]
+        self.contestants = [self.contestant(entry) for entry in plan.entries]
         self.started = now()
         self.waited_s = waited_s
         self.before = machine()
         self.after = self.before
         self.idle_watts = idle_watts(meter())
         self.varying: dict[str, list[dict[str, Any]]] = {}
+
+    def contestant(self, entry: Entry) -> Contestant:
+        return Contestant(entry, self.plan)
+
+    def warm_up(self, contestant: Contestant) -> None:
+        warm_up(contestant, self.plan.block_length)
 
     def run(self) -> dict[str, Any]:
         """The noun Measurement. Logits are left in `folder`."""
@@ -108,7 +115,7 @@ class Session:
             if contestant.alive:  # what could not be built is out already
                 with attempt(contestant, self.teller):
                     contestant.start()
-                    warm_up(contestant, self.plan.block_length)
+                    self.warm_up(contestant)
             self.teller.step("loading", count, len(self.contestants), contestant.name)
 
     def read_memory(self) -> None:
@@ -214,7 +221,7 @@ def publish(measurement: dict[str, Any], folder: Path) -> Path:
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)  # some renames: not worth stopping half-way
     records = measurement["contestants"]
-    names = [record[key] for record in records for key in ("logits", "layers") if record.get(key)]
+    names = [record[key] for record in records for key in LEFT if record.get(key)]
     for name in [*names, PUBLISHED]:
         (folder / name).replace(folder.parent / name)
     for left in [*folder.parent.glob("*.npy"), *folder.parent.glob("*.layers.json")]:

@@ -72,6 +72,8 @@ def read_line() -> str:
 def table(measurement: dict[str, Any]) -> str:
     """Wall time a call of each contestant, for people. The report derives its figures again from the samples."""
     width = max(len(record["variant"]) for record in measurement["contestants"])
+    if "new_tokens" in measurement:
+        return answers_table(measurement, width)
     lines = [f"{'variant':{width}}  {'p50 ms':>9}  {'p90 ms':>9}  {'n':>5}  precision"]
     for record in measurement["contestants"]:
         name = record["variant"]
@@ -83,4 +85,20 @@ def table(measurement: dict[str, Any]) -> str:
         p90 = f"{statistics.quantiles(wall, n=10, method='inclusive')[8]:9.3f}" if len(wall) >= P90_SAMPLES else few
         precision = record["executed_precision"]
         lines.append(f"{name:{width}}  {statistics.median(wall):9.3f}  {p90}  {len(wall):>5}  {precision}")
+    return "\n".join(lines)
+
+
+def answers_table(measurement: dict[str, Any], width: int) -> str:
+    """The same of language models: tokens a second, in the median over answers."""
+    lines = [f"{'variant':{width}}  {'tokens/s':>9}  {'prompt tokens/s':>15}  {'n':>5}  weights"]
+    for record in measurement["contestants"]:
+        name = record["variant"]
+        blocks = [block for block in measurement["blocks"] if block["variant"] == name]
+        if record.get("error") or not blocks:
+            lines.append(f"{name:{width}}  not measured: {record.get('error', 'no rounds')}")
+            continue
+        answers = statistics.median(1000 * len(block["token_ms"]) / sum(block["token_ms"]) for block in blocks)
+        precision = record["executed_precision"]
+        prompts = statistics.median(1000 * measurement["prompt_tokens"] / block["prompt_ms"] for block in blocks)
+        lines.append(f"{name:{width}}  {answers:9.1f}  {prompts:15.1f}  {len(blocks):>5}  {precision}")
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from compressor.api.comparing import compare
 from compressor.api.diagnosis import doctor
 from compressor.api.distillation import distill, plan_distill, precompute
 from compressor.api.estimates import EstimatesResult, estimate_students
+from compressor.api.language import LanguageResult
 from compressor.api.predicting import plan_predict, predict
 from compressor.api.results import (
     BundleResult,
@@ -42,6 +43,7 @@ __all__ = [
     "DevicesResult",
     "DoctorResult",
     "EstimatesResult",
+    "LanguageResult",
     "PlanResult",
     "PredictionsResult",
     "ReportResult",

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from compressor.api.call import StrPath, api_call
+from compressor.api.outputs import refuse_out
 from compressor.api.results import ComparisonResult
-from compressor.api.ship import refuse_out
 from compressor.api.values import optional_path, path_of
 from compressor.errors import KdcError
 from compressor.files.writing import write_output

@@ -1,17 +1,19 @@
 """`kdc export`, `measure`, `report` and `check` as functions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressor.api import language
 from compressor.api.call import StrPath, api_call, called_like, listener
+from compressor.api.language import LanguageResult, or_of_language
+from compressor.api.outputs import format_of, refuse_out, refuse_sealed
 from compressor.api.results import BundleResult, ReportResult
 from compressor.api.results_before import PlanResult
 from compressor.api.several import DevicesResult, refuse_for_several, reported, result_of
 from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, several
 from compressor.errors import KdcError
-from compressor.files.writing import is_stream, refuse_existing, write_output
+from compressor.files.writing import write_output
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
     from compressor.pipeline import Measuring
     from compressor.schema.profile import Profile
 
-__all__ = ["check", "export", "measure", "plan_export", "refuse_out", "report"]
+__all__ = ["check", "export", "measure", "plan_export", "report"]
 
 
 @api_call
+@or_of_language(language.export)
 def export(
     run: StrPath,
     *,
@@ -46,7 +49,7 @@ def export(
     set: Assignments | None = None,
     overwrite: bool = False,
     progress: bool | Progress = False,
-) -> BundleResult | DevicesResult:
+) -> BundleResult | DevicesResult | LanguageResult:
     """Export a run for a device, measure it, and report whether the budget holds.
 
     Args:
@@ -106,6 +109,7 @@ def plan_export(**keywords: Any) -> PlanResult:
     from compressor import pipeline, planning
 
     given, heard = keywords, listener(keywords["progress"])
+    language.refuse_plan(path_of(given["run"], "run"))
     profiles = _each_of(given["profile"])
     if len(profiles) > 1:
         raise KdcError(f"--plan is for one profile, and {len(profiles)} are named", "plan for one after the other")
@@ -137,6 +141,7 @@ def _narrowed(
 
 
 @api_call
+@or_of_language(language.measure)
 def measure(
     bundle: StrPath,
     *,
@@ -149,7 +154,7 @@ def measure(
     explain: bool = False,
     allow_unmeasured: bool = False,
     progress: bool | Progress = False,
-) -> BundleResult | DevicesResult:
+) -> BundleResult | DevicesResult | LanguageResult:
     """Measure a bundle, here or on a device, or on several, and report. Nothing is installed on a device.
 
     Also finishes an export that was stopped before it was measured.
@@ -179,6 +184,7 @@ def measure(
 
 
 @api_call
+@or_of_language(language.report)
 def report(
     bundle: StrPath,
     *,
@@ -189,7 +195,7 @@ def report(
     baseline: StrPath | None = None,
     history: StrPath | None = None,
     push: str | None = None,
-) -> ReportResult | DevicesResult:
+) -> ReportResult | DevicesResult | LanguageResult:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device.
 
     Args:
@@ -214,7 +220,7 @@ def report(
 
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
     earlier, remembered = optional_path(baseline, "--baseline"), optional_path(history, "--history")
-    chosen = _format_of(file) if format is None else format
+    chosen = format_of(file) if format is None else format
     sealed = [folder] if earlier is None or not bundle_of(earlier).is_dir() else [folder, bundle_of(earlier)]
     refuse_out(file, chosen, ReportResult.FORMATS, sealed, overwrite)
     if push is not None:
@@ -222,7 +228,7 @@ def report(
             raise KdcError("--push sends what the bundle itself says, and --baseline is not in it", "give one of them")
         repository(push)
     if remembered is not None:
-        _refuse_sealed("--history", remembered, sealed)
+        refuse_sealed("--history", remembered, sealed)
         if file is not None and file.resolve() == remembered.resolve():
             raise KdcError(f"--out and --history are both {file}", "name two files")
     refuse_for_several(folder, chosen, {"--push": push, "--history": remembered})
@@ -235,33 +241,11 @@ def report(
     return replace(done, pushed=send(folder, done.report, push, allow_unmeasured))
 
 
-def _endings() -> dict[str, str]:
-    """What a name may end on, and the first format that is called so."""
-    formats = ReportResult.FORMATS
-    return {ending: name for name in reversed(list(formats)) for ending in formats[name]}
-
-
-def _format_of(file: Path | None) -> str:
-    return "text" if file is None or is_stream(file) else _endings().get(file.suffix.lower(), "text")
-
-
-def _refuse_ending(file: Path, format: str) -> None:
-    """Raise KdcError where the name ends as that of another format, which the file would then not hold."""
-    if not file.suffix or is_stream(file) or file.suffix.lower() in ReportResult.FORMATS[format]:
-        return
-    pairs = ((ending, name) for name, endings in ReportResult.FORMATS.items() for ending in endings)
-    permitted = ", ".join(f"{ending} ({name})" for ending, name in pairs)
-    fitting = _endings().get(file.suffix.lower())
-    raise KdcError(
-        f"--out {file} does not hold a report in the format {format}, as its name says; permitted: {permitted}",
-        f"--format {fitting}" if fitting else f"--out {file.with_suffix(ReportResult.FORMATS[format][0])}",
-    )
-
-
 @api_call
+@or_of_language(language.check)
 def check(
     bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured: bool = False
-) -> BundleResult | DevicesResult:
+) -> BundleResult | DevicesResult | LanguageResult:
     """The gate alone: verify every file, and recompute every verdict. Needs no torch.
 
     A bundle is not signed: its seal shows damage and edits, not forgery.
@@ -290,29 +274,3 @@ def _measuring(
     earlier = optional_path(baseline, "--baseline")
     devices = tuple(several(device, "--device")) or ("local",)
     return Measuring(devices, device_python, earlier, rounds, seconds, allow_unmeasured, throughput, explain)
-
-
-def refuse_out(
-    file: Path | None, format: str, formats: Mapping[str, tuple[str, ...]], folders: Sequence[Path], overwrite: bool
-) -> None:
-    """Raise KdcError for a format that there is not, and for a file that may not hold it."""
-    if format not in formats:
-        raise KdcError(f"--format {format!r} is not one of {', '.join(formats)}")
-    if file is None:
-        return
-    _refuse_sealed("--out", file, folders)
-    _refuse_ending(file, format)
-    refuse_existing(file, overwrite=overwrite)
-
-
-def _refuse_sealed(option: str, file: Path, bundles: Sequence[Path]) -> None:
-    """Raise KdcError for a file in one of these bundles, in any other one, or in a folder that kdc keeps bundles in."""
-    from compressor.files.bundle_folder import holds_bundle
-    from compressor.report import holds_bundles
-
-    named = [folder for folder in bundles if file.resolve().is_relative_to(folder.resolve())]
-    for folder in [*named, *file.resolve().parents]:
-        if folder in named or holds_bundle(folder) or holds_bundles(folder):
-            kind = "folder of bundles" if holds_bundles(folder) else "bundle"
-            sealed = ", in which kdc keeps nothing else" if kind != "bundle" else ", which is sealed"
-            raise KdcError(f"{option} {file} lies in the {kind} {folder}{sealed}", "choose a file outside of it")

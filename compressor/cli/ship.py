@@ -31,7 +31,10 @@ from compressor.cli.plan import show_plan
 from compressor.errors import KdcError
 
 if TYPE_CHECKING:
-    from compressor.api import BundleResult, DevicesResult, ReportResult
+    from compressor.api import BundleResult, DevicesResult, LanguageResult, ReportResult
+    from compressor.schema.report import Report
+
+    AnyBundle = BundleResult | DevicesResult | LanguageResult
 
 __all__ = ["check", "export", "judge", "measure", "report"]
 
@@ -171,7 +174,7 @@ def report(
         progress_for(quiet).note(f"pushed to {done.pushed}")
 
 
-def _print(done: "ReportResult | DevicesResult", quiet: bool) -> None:
+def _print(done: "ReportResult | DevicesResult | LanguageResult", quiet: bool) -> None:
     from compressor.api import ReportResult
     from compressor.terminal.console import show_json, show_result
 
@@ -218,8 +221,7 @@ def check(
         show_json(_json(done))
     elif not quiet:
         show_line(done.summary)
-        devices = done.devices if isinstance(done, api.DevicesResult) else {"": done.report}
-        for name, report in devices.items():
+        for name, report in _devices(done).items():
             if said := beside_baseline(report):
                 show_line(f"{name} against the baseline: {said}".lstrip())
         for folder in _sealed(done):
@@ -227,7 +229,16 @@ def check(
     raise typer.Exit(done.exit_code)
 
 
-def judge(done: "BundleResult | DevicesResult", as_json: bool, quiet: bool = False) -> None:
+def _devices(done: "AnyBundle") -> "dict[str, Report]":
+    """Of classifiers, which may be held against a baseline."""
+    from compressor.api import DevicesResult, LanguageResult
+
+    if isinstance(done, LanguageResult):
+        return {}
+    return done.devices if isinstance(done, DevicesResult) else {"": done.report}
+
+
+def judge(done: "AnyBundle", as_json: bool, quiet: bool = False) -> None:
     """Show a result, and end as its verdict says."""
     from compressor.terminal.console import show_json
 
@@ -238,7 +249,7 @@ def judge(done: "BundleResult | DevicesResult", as_json: bool, quiet: bool = Fal
     raise typer.Exit(done.exit_code)
 
 
-def _sealed(done: "BundleResult | DevicesResult") -> list[Path]:
+def _sealed(done: "AnyBundle") -> list[Path]:
     """The bundles that were checked: one, or one a profile, of which some may wait to be measured."""
     from compressor.api import DevicesResult
     from compressor.report import counted
@@ -248,20 +259,24 @@ def _sealed(done: "BundleResult | DevicesResult") -> list[Path]:
     return [folder for folder in folders if (counted(folder) / "SHA256SUMS").is_file()]
 
 
-def _json(done: "BundleResult | DevicesResult") -> str:
-    from compressor.api import DevicesResult
+def _json(done: "AnyBundle") -> str:
+    from compressor.api import DevicesResult, LanguageResult
     from compressor.report import devices_of, to_json
 
+    if isinstance(done, LanguageResult):
+        return done.to_json()
     return to_json(devices_of(done.measured) if isinstance(done, DevicesResult) else done.report)
 
 
-def _show(done: "BundleResult | DevicesResult", quiet: bool) -> None:
-    from compressor.api import DevicesResult
+def _show(done: "AnyBundle", quiet: bool) -> None:
+    from compressor.api import DevicesResult, LanguageResult
     from compressor.report import devices_summary, summary
-    from compressor.terminal.console import show_line, show_summary
+    from compressor.terminal.console import show_line, show_result, show_summary
 
     if quiet:
         show_line(done.summary)
+    elif isinstance(done, LanguageResult):
+        show_result(done.to_text())
     elif isinstance(done, DevicesResult):
         show_summary(devices_summary(done.measured, str(done.bundle), done.baseline))
     else:

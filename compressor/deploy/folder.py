@@ -2,8 +2,10 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from compressor import __version__
 from compressor.assets import asset_dir
@@ -16,11 +18,24 @@ from compressor.files.bundle_folder import BEST, files_of
 from compressor.runtimes import RUNTIMES, Example
 from compressor.schema.base import Noun, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
+from compressor.schema.language.manifest import LanguageManifest
 from compressor.schema.manifest import Manifest
 from compressor.schema.report import Report, Row
 from compressor.tasks.table import shipping_of
 
-__all__ = ["problems_of_best", "ship", "write_best"]
+__all__ = [
+    "MANIFEST",
+    "clear_best",
+    "differences",
+    "entries_of",
+    "json_of",
+    "manifest_of",
+    "problems_of_best",
+    "put_best",
+    "sha256_of",
+    "ship",
+    "write_best",
+]
 
 MANIFEST = "manifest.json"
 
@@ -29,14 +44,19 @@ def ship(bundle_dir: Path, report: Report, device: str = "") -> None:
     """Make BUNDLE/best/ of what the report chose, or best/ in the folder `device` of one of several devices; where it
     chose nothing, there is none. Raises KdcError."""
     if report.winner is None:
-        try:
-            if (bundle_dir / device / BEST).exists():
-                shutil.rmtree(bundle_dir / device / BEST)
-        except OSError as error:
-            raise os_error(error, f"clearing {bundle_dir}") from error
+        clear_best(bundle_dir, device)
         return
     bundle, variant, row = _chosen(bundle_dir, report, report.winner)
     write_best(bundle_dir, bundle, variant, row=row, why=report.why, device=device)
+
+
+def clear_best(bundle_dir: Path, device: str = "") -> None:
+    """Remove best/, where there is one. Raises KdcError."""
+    try:
+        if (bundle_dir / device / BEST).exists():
+            shutil.rmtree(bundle_dir / device / BEST)
+    except OSError as error:
+        raise os_error(error, f"clearing {bundle_dir}") from error
 
 
 def _chosen(bundle_dir: Path, report: Report, winner: str) -> tuple[Bundle, Variant, Row]:
@@ -59,8 +79,14 @@ def write_best(
     `row`: the variant's in the report, where it was measured; `why`: why it was chosen; `device`: see
     `ship`. The example classifies one image a call where the batch may vary. Raises KdcError.
     """
-    best = bundle_dir / device / BEST
     models = _models(variant)
+    put_best(bundle_dir, models, _written(bundle_dir, bundle, variant, models, row, why), device)
+
+
+def put_best(bundle_dir: Path, models: dict[str, FileEntry], written: dict[str, bytes], device: str = "") -> None:
+    """Make best/ of files of the bundle and of what is `written` beside them, both by their paths in it: whole, or not
+    at all; an earlier one is replaced. Raises KdcError."""
+    best = bundle_dir / device / BEST
     temporary = None
     try:
         temporary = new_folder(best.parent, BEST)
@@ -72,7 +98,7 @@ def write_best(
                     f"{bundle_dir / entry.path} is not the file that was exported (its sha256 differs)",
                     f"kdc check {bundle_dir}",
                 )
-        for path, content in _written(bundle_dir, bundle, variant, models, row, why).items():
+        for path, content in written.items():
             (temporary / path).write_bytes(content)
         _swap(temporary, best)
     except OSError as error:
@@ -88,35 +114,52 @@ def problems_of_best(bundle_dir: Path, report: Report, device: str = "") -> list
     are not compared.
     """
     best, name = bundle_dir / device / BEST, f"{device}{BEST}"
-    if report.winner is None:
-        return [f"{name} ships a model, but the report chooses none"] if best.exists() else []
-    if not (best / MANIFEST).is_file():
-        return [f"{name}/{MANIFEST} is missing, though the report chooses {report.winner}"]
-    try:
-        manifest = read_json(best / MANIFEST, Manifest)
-    except KdcError as error:
-        said = error.message.replace(f"{best / MANIFEST}", "").lstrip(": ")
-        return [f"{name}/{MANIFEST} cannot be read: {said}"]
-    if manifest.variant != report.winner:
-        return [f"{name} is {manifest.variant}, but the report chooses {report.winner}"]
+    manifest, problems = manifest_of(best, name, Manifest, report.winner)
+    if manifest is None or report.winner is None:
+        return problems
     bundle, variant, row = _chosen(bundle_dir, report, report.winner)
     models = _models(variant)
     written = _written(bundle_dir, bundle, variant, models, row, report.why)
-    digests = {path: file_sha256(best / path) for path in files_of(best)}
     wanted = {path: entry.sha256 for path, entry in models.items()}
     if manifest.kdc == __version__:
-        wanted |= {path: _sha256(content) for path, content in written.items()}
+        wanted |= {path: sha256_of(content) for path, content in written.items()}
     else:
         described = ("labels.txt", "preprocess.json", *shipping_of(variant.task).beside)
-        recorded = {file.path: file.sha256 for file in manifest.files} | {MANIFEST: digests[MANIFEST]}
-        wanted = recorded | wanted | {path: _sha256(written[path]) for path in described}
+        recorded = {file.path: file.sha256 for file in manifest.files} | {MANIFEST: file_sha256(best / MANIFEST)}
+        wanted = recorded | wanted | {path: sha256_of(written[path]) for path in described}
+    return differences(best, name, report.winner, wanted)
+
+
+M = TypeVar("M", Manifest, LanguageManifest)
+
+
+def manifest_of(best: Path, name: str, noun: type[M], winner: str | None) -> tuple[M | None, list[str]]:
+    """The manifest of best/, called `name`, where it is that of the `winner`; else None and what is wrong, which may be
+    nothing where there is neither."""
+    if winner is None:
+        return None, [f"{name} ships a model, but the report chooses none"] if best.exists() else []
+    if not (best / MANIFEST).is_file():
+        return None, [f"{name}/{MANIFEST} is missing, though the report chooses {winner}"]
+    try:
+        manifest = read_json(best / MANIFEST, noun)
+    except KdcError as error:
+        said = error.message.replace(f"{best / MANIFEST}", "").lstrip(": ")
+        return None, [f"{name}/{MANIFEST} cannot be read: {said}"]
+    if manifest.variant != winner:
+        return None, [f"{name} is {manifest.variant}, but the report chooses {winner}"]
+    return manifest, []
+
+
+def differences(best: Path, name: str, winner: str, wanted: Mapping[str, str]) -> list[str]:
+    """How the files of best/ differ from those that are wanted, path -> sha256."""
+    digests = {path: file_sha256(best / path) for path in files_of(best)}
     missing = [f"{name}/{path} is missing" for path in wanted if path not in digests]
     changed = [path for path in digests if path in wanted and digests[path] != wanted[path]]
     foreign = [path for path in digests if path not in wanted]
     return [
         *missing,
-        *(f"{name}/{path} is not that of {report.winner}" for path in changed),
-        *(f"{name}/{path} does not belong to {report.winner}" for path in foreign),
+        *(f"{name}/{path} is not that of {winner}" for path in changed),
+        *(f"{name}/{path} does not belong to {winner}" for path in foreign),
     ]
 
 
@@ -171,10 +214,10 @@ def _written(
     contents["README.md"] = to_readme(
         manifest, shipping, _as_shipped(example, programs), sum(entry.bytes for entry in variant.files)
     ).encode()
-    manifest = manifest.model_copy(update={"files": _entries(models, contents)})
+    manifest = manifest.model_copy(update={"files": entries_of(models, contents)})
     numpy = bundle.student.environment.packages.get("numpy")
     contents["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, shipping, numpy, tuple(models)).encode()
-    return {**contents, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, contents)}))}
+    return {**contents, MANIFEST: json_of(manifest.model_copy(update={"files": entries_of(models, contents)}))}
 
 
 def _as_shipped(example: Example | None, programs: dict[str, str]) -> Example | None:
@@ -184,18 +227,21 @@ def _as_shipped(example: Example | None, programs: dict[str, str]) -> Example | 
     return example if "classify.cpp" in programs else replace(example, cpp="")
 
 
-def _entries(models: dict[str, FileEntry], written: dict[str, bytes]) -> tuple[FileEntry, ...]:
+def entries_of(models: dict[str, FileEntry], written: dict[str, bytes]) -> tuple[FileEntry, ...]:
+    """All files of best/, with paths in it."""
     entries = {path: entry.model_copy(update={"path": path}) for path, entry in models.items()}
     for path, content in written.items():
-        entries[path] = FileEntry(path=path, sha256=_sha256(content), bytes=len(content))
+        entries[path] = FileEntry(path=path, sha256=sha256_of(content), bytes=len(content))
     return tuple(entries[path] for path in sorted(entries))
 
 
-def _json(value: Noun) -> bytes:
+def json_of(value: Noun) -> bytes:
+    """A noun as it lies in best/."""
     return (value.model_dump_json(indent=2) + "\n").encode()
 
 
-def _sha256(content: bytes) -> str:
+def sha256_of(content: bytes) -> str:
+    """Its sha256, in hex."""
     return hashlib.sha256(content).hexdigest()
 
 

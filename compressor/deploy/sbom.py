@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from compressor.runtimes import Runtime
+from compressor.schema.language.manifest import LanguageManifest
 from compressor.schema.manifest import Manifest
 from compressor.schema.provenance import UNKNOWN, Ancestor
 from compressor.schema.student import Weights
@@ -16,6 +17,7 @@ from compressor.tasks.shipping import Shipping
 __all__ = ["to_cyclonedx"]
 
 Json = dict[str, Any]
+AnyManifest = Manifest | LanguageManifest
 # As timm and Hugging Face spell licences -> SPDX identifiers (spdx.org/licenses), which CycloneDX takes only exactly.
 SPDX = {
     name.lower(): name
@@ -27,7 +29,7 @@ SPDX = {
 
 
 def to_cyclonedx(
-    manifest: Manifest, row: Runtime, shipping: Shipping, numpy_version: str | None, model_files: tuple[str, ...]
+    manifest: AnyManifest, row: Runtime, shipping: Shipping, numpy_version: str | None, model_files: tuple[str, ...]
 ) -> str:
     """`shipping`: the task's words; `model_files`: those of the manifest's files that are the model's."""
     model = _model(manifest, shipping, model_files)
@@ -55,7 +57,7 @@ def to_cyclonedx(
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _model(manifest: Manifest, shipping: Shipping, files: tuple[str, ...]) -> Json:
+def _model(manifest: AnyManifest, shipping: Shipping, files: tuple[str, ...]) -> Json:
     return {
         "type": "machine-learning-model",
         "bom-ref": f"model:{manifest.name}",
@@ -123,17 +125,20 @@ def _ancestor(ancestor: Ancestor) -> Json:
     }
 
 
-def _card(manifest: Manifest, shipping: Shipping) -> Json:
+def _card(manifest: AnyManifest, shipping: Shipping) -> Json:
+    inputs, outputs = _input_and_output(manifest, shipping)
     card: Json = {
         "modelParameters": {
             "approach": {"type": "supervised"},
             "task": shipping.task_in_card,
             "modelArchitecture": manifest.student.architecture,
             "datasets": [{"type": "dataset", "name": manifest.data}],
-            "inputs": [{"format": f"{shipping.in_card}, prepared as preprocess.json says"}],
-            "outputs": [{"format": f"logits of {manifest.classes} classes, named in labels.txt"}],
+            "inputs": [{"format": inputs}],
+            "outputs": [{"format": outputs}],
         }
     }
+    if isinstance(manifest, LanguageManifest):
+        return card | _bits(manifest)
     if manifest.accuracy is not None:
         score = manifest.accuracy
         card["quantitativeAnalysis"] = {
@@ -147,6 +152,27 @@ def _card(manifest: Manifest, shipping: Shipping) -> Json:
             ]
         }
     return card
+
+
+def _input_and_output(manifest: AnyManifest, shipping: Shipping) -> tuple[str, str]:
+    if isinstance(manifest, LanguageManifest):
+        return f"{shipping.in_card}, as tokens of tokenizer.json", f"logits of {manifest.vocabulary} tokens"
+    return (
+        f"{shipping.in_card}, prepared as preprocess.json says",
+        f"logits of {manifest.classes} classes, named in labels.txt",
+    )
+
+
+def _bits(manifest: LanguageManifest) -> Json:
+    score = manifest.test
+    if score is None:
+        return {}
+    between = (
+        {} if score.low is None or score.high is None
+        else {"confidenceInterval": {"lowerBound": f"{score.low:.6f}", "upperBound": f"{score.high:.6f}"}}
+    )  # fmt: skip
+    metric = {"type": "bits a byte", "value": f"{score.bits_per_byte:.6f}", "slice": f"{score.n} test documents"}
+    return {"quantitativeAnalysis": {"performanceMetrics": [metric | between]}}
 
 
 def _library(name: str, version: str | None, licence: str) -> Json:

@@ -11,6 +11,7 @@ from compressor.assets import runner_scripts
 from compressor.errors import KdcError
 from compressor.files.atomic import file_sha256
 from compressor.schema.bundle import Bundle
+from compressor.schema.language.bundle import LanguageBundle
 
 __all__ = ["require_own_runners"]
 
@@ -18,7 +19,7 @@ FOLDER = "runners/"
 NAMED = 3
 
 
-def require_own_runners(bundle: Path, manifest: Bundle) -> None:
+def require_own_runners(bundle: Path, manifest: Bundle | LanguageBundle) -> None:
     """Raise KdcError where the scripts in the bundle are not those of this kdc, naming them and the kdc that made it.
 
     Figures of two scripts are not the same figures, and a script that nobody knows is not run.

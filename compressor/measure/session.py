@@ -21,10 +21,11 @@ from compressor.measure.runners import require_own_runners
 from compressor.progress import Progress
 from compressor.schema.base import parse, read_json, write_json
 from compressor.schema.bundle import Bundle
+from compressor.schema.language.measurement import LanguageMeasurement
 from compressor.schema.measurement import Block, Contestant, Measurement, Round
 from compressor.terminal.printable import one_line
 
-__all__ = ["RETRY_AFTER_S", "Samples", "Undecided", "listen", "measure_bundle"]
+__all__ = ["RETRY_AFTER_S", "Samples", "Undecided", "listen", "measure_bundle", "publish", "staging"]
 
 Undecided = Callable[[Measurement], tuple[str, ...]]
 """What more rounds could decide, in words; nothing: it is enough. Raises KdcError for a measurement of something
@@ -137,7 +138,7 @@ def measure_bundle(
     require_own_runners(bundle, manifest)
     samples = Samples(rounds, seconds, throughput, explain=EXPLAINED_CALLS if explain else 0)
     pauses = iter(() if url.kind == "local" else RETRY_AFTER_S)
-    with _staging(into) as folder:
+    with staging(into) as folder:
         while True:
             reached = False
             try:
@@ -161,7 +162,7 @@ def measure_bundle(
                 _go_on(stop)
         measurement = samples.measurement(url.kind, folder)
         undecided(measurement)  # refuses one that is not of this bundle, before it takes the place of another
-        _publish(measurement, folder, into)
+        publish(measurement, folder, into)
     return measurement
 
 
@@ -259,7 +260,7 @@ def _as_arrived(contestant: Contestant, folder: Path) -> Contestant:
 
 
 @contextmanager
-def _staging(bundle: Path) -> Iterator[Path]:
+def staging(bundle: Path) -> Iterator[Path]:
     """A folder beside the measurements for those that are not complete."""
     measurements = bundle / "measurements"
     try:
@@ -277,7 +278,7 @@ def _beside(folder: Path) -> set[Path]:
     return {*folder.glob("*.npy"), *folder.glob(f"*{LAYERS}")}
 
 
-def _publish(measurement: Measurement, folder: Path, bundle: Path) -> None:
+def publish(measurement: Measurement | LanguageMeasurement, folder: Path, bundle: Path) -> None:
     """Put the session in the place of the one before; the measurement last, so that what it names is there."""
     measurements = bundle / "measurements"
     try:

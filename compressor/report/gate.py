@@ -15,6 +15,7 @@ from compressor.report.checks.provenance import licence_lines
 from compressor.report.checks.release import release_lines
 from compressor.report.preprocessing import preprocessing_lines
 from compressor.report.read import Results
+from compressor.schema.language.report import LanguageReport
 from compressor.schema.report import Check, Report, Row, Verdict
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "open_lines",
     "verdict_of",
 ]
+
+AnyReport = Report | LanguageReport
 
 
 def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None) -> tuple[Check, ...]:
@@ -66,7 +69,7 @@ def broken(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return tuple(check for check in checks if check.line in REQUIRED_LINES and check.verdict == "fail")
 
 
-def failed_lines(report: Report) -> tuple[str, ...]:
+def failed_lines(report: AnyReport) -> tuple[str, ...]:
     """The lines that make it fail: those of the variant to ship, and those that no other variant makes up for. Where
     nothing can be shipped: what every student variant fails, or else whatever one does."""
     failed = {name: set[str]() for name in (row.name for row in report.rows if row.role == "student")}
@@ -104,7 +107,7 @@ def verdict_of(
     return ("inconclusive" if any("inconclusive" in verdicts for verdicts in still_open) else "unmeasured"), holds
 
 
-def holding(report: Report, allow_unmeasured: bool = False) -> tuple[str, ...]:
+def holding(report: AnyReport, allow_unmeasured: bool = False) -> tuple[str, ...]:
     """The student variants that hold every judged line; unmeasured lines count as not judged only where allowed."""
     accepted: set[Verdict] = {"pass", "unmeasured"} if allow_unmeasured else {"pass"}
     names = [row.name for row in report.rows if row.role == "student"]
@@ -112,13 +115,13 @@ def holding(report: Report, allow_unmeasured: bool = False) -> tuple[str, ...]:
     return tuple(name for name in names if lines[name] and lines[name] <= accepted)
 
 
-def _let_through(report: Report) -> bool:
+def _let_through(report: AnyReport) -> bool:
     """Whether what would be shipped holds every line but for unmeasured ones; any variant, where none was chosen."""
     held = holding(report, allow_unmeasured=True)
     return report.winner in held if report.winner is not None else bool(held)
 
 
-def exit_code_for(report: Report, allow_unmeasured: bool = False) -> int:
+def exit_code_for(report: AnyReport, allow_unmeasured: bool = False) -> int:
     """0, 1 or 3: what `verdict_of` says, pass, fail, or still open.
 
     `allow_unmeasured` leaves unmeasured lines out; it never makes a failed or an inconclusive line a pass.

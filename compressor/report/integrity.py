@@ -23,10 +23,9 @@ from compressor.files.bundle_folder import (
     stray,
 )
 from compressor.files.reading import JSON_BYTES, read_bytes
+from compressor.report.manifests import read_manifest, read_session
 from compressor.report.problems import EXPORT_AGAIN, hint_for, raise_for
-from compressor.schema.base import read_json
-from compressor.schema.bundle import Bundle, FileEntry
-from compressor.schema.measurement import Measurement
+from compressor.schema.bundle import FileEntry
 
 __all__ = [
     "MEASUREMENT",
@@ -124,7 +123,7 @@ def verify_made(bundle_dir: Path) -> None:
         problems += _against_sums(digests, listed, remade_in(bundle_dir))
     else:
         strays = _take_strays(digests, ())
-        known = {entry.path for entry in read_json(bundle_dir / "bundle.json", Bundle).support}
+        known = {entry.path for entry in read_manifest(bundle_dir / "bundle.json").support}
         scripts = [path for path in digests if path.startswith("runners/") and path not in known]
         problems += [f"{path} is not listed in bundle.json: it was added after the bundle was made" for path in scripts]
     if not any(problem.startswith("bundle.json ") for problem in problems):
@@ -148,13 +147,12 @@ def _sizes(bundle_dir: Path) -> tuple[dict[str, int], int]:
     """How large each file may be that bundle.json lists, and any other: the logits of the test split, a model that
     ships, or a report."""
     try:
-        bundle = read_json(bundle_dir / "bundle.json", Bundle)
+        bundle = read_manifest(bundle_dir / "bundle.json")
     except KdcError:  # whoever reads it next says why
         return {}, JSON_BYTES
     entries = [*bundle.support, *(entry for variant in bundle.variants for entry in variant.files)]
     sizes = {entry.path: entry.bytes for entry in entries}
-    logits = HEADER + 8 * max(0, bundle.eval.n) * len(bundle.student.class_names)
-    return {**sizes, MEASUREMENT: MOST_MEASURED}, max(JSON_BYTES, logits, *sizes.values())
+    return {**sizes, MEASUREMENT: MOST_MEASURED}, max(JSON_BYTES, HEADER + bundle.most_bytes, *sizes.values())
 
 
 def inside(bundle_dir: Path, path: str, where: str) -> Path:
@@ -251,17 +249,11 @@ def _against_sums(digests: dict[str, str], listed: dict[str, str], may_change: t
 
 
 def _against_bundle(bundle_dir: Path, digests: dict[str, str]) -> list[str]:
-    bundle = read_json(bundle_dir / "bundle.json", Bundle)
+    bundle = read_manifest(bundle_dir / "bundle.json")
     entries = [*bundle.support, *(entry for variant in bundle.variants for entry in variant.files)]
     problems = [problem for entry in entries for problem in _entry_problems(bundle_dir, entry, digests)]
     listed = {entry.path for entry in entries}
-    used = [bundle.eval.labels, bundle.eval.ids, *filter(None, (bundle.eval.digests, bundle.release))]
-    if bundle.teacher_table is not None and bundle.teacher_table.answers is not None:
-        used.append(bundle.teacher_table.answers)
-    for variant in bundle.variants:
-        used += [variant.model, variant.inputs, variant.reference_logits, f"runners/{variant.runner}"]
-        used += [f"runners/{variant.build}"] if variant.build is not None else []
-    for path in dict.fromkeys(used):
+    for path in dict.fromkeys(bundle.used):
         if (reason := _unsafe(path)) is not None:
             problems.append(f"bundle.json names the file {path!r}, which is refused: {reason}")
         elif path not in listed:
@@ -284,7 +276,7 @@ def _entry_problems(bundle_dir: Path, entry: FileEntry, digests: dict[str, str])
 
 def _against_measurements(bundle_dir: Path, digests: dict[str, str], wrong: Collection[str]) -> Iterator[str]:
     for session in (path for path in digests if f"/{path}".endswith(f"/{MEASUREMENT}") and path not in wrong):
-        contestants = read_json(bundle_dir / session, Measurement).contestants
+        contestants = read_session(bundle_dir / session).contestants
         for name, digest in (file for contestant in contestants for file in contestant.files):
             path = f"{session.removesuffix('measurement.json')}{name}"
             if (reason := _unsafe(name)) is not None:

@@ -13,10 +13,11 @@ SHA256SUMS             every other file; `sha256sum -c` reads it
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressor.schema.base import Noun
 from compressor.schema.predictions import Kind
@@ -167,6 +168,29 @@ class Bundle(Noun):
     variants: tuple[Variant, ...]
     support: tuple[FileEntry, ...]
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_classifier(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "task" in values:
+            raise ValueError("it is the bundle of a language model, which cannot be had here yet")
+        return values
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The files of `support` and of variants that figures are made from, or that run."""
+        used = [self.eval.labels, self.eval.ids, *filter(None, (self.eval.digests, self.release))]
+        if self.teacher_table is not None and self.teacher_table.answers is not None:
+            used.append(self.teacher_table.answers)
+        for variant in self.variants:
+            used += [variant.model, variant.inputs, variant.reference_logits, f"runners/{variant.runner}"]
+            used += [f"runners/{variant.build}"] if variant.build is not None else []
+        return tuple(used)
+
+    @property
+    def most_bytes(self) -> int:
+        """Of what a runner leaves, but for a header."""
+        return 8 * max(0, self.eval.n) * len(self.student.class_names)
 
     @classmethod
     def made_anew(cls, path: Path) -> str:

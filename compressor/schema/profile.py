@@ -10,7 +10,7 @@ from compressor.schema.measurement import Machine
 from compressor.schema.provenance import LicenceRule
 from compressor.terminal.printable import in_short
 
-__all__ = ["CLASS_LINES", "Budget", "Device", "Fact", "Fingerprint", "Profile", "Target"]
+__all__ = ["CLASS_LINES", "Budget", "Device", "Fact", "Fingerprint", "Generation", "Profile", "Target"]
 
 T = TypeVar("T")
 Positive = Annotated[float, Field(gt=0, le=1e9)]
@@ -118,7 +118,7 @@ class Budget(Noun):
     max_negative_flips: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of these samples that the baseline had right and this one has wrong."""
     min_retention: Annotated[float, Field(gt=0, le=2)] | None = None
-    """Accuracy / the teacher's accuracy."""
+    """Accuracy / the teacher's accuracy; of a language model, the teacher's bits a byte / its own."""
     min_accuracy: Share | None = None
     """Top-1."""
     min_balanced_accuracy: Share | None = None
@@ -129,6 +129,10 @@ class Budget(Noun):
     """In every class, recall / the teacher's."""
     min_class_recall: Share | None = None
     """In every class, recall."""
+    min_tokens_per_s: Positive | None = None
+    """Of a language model, tokens of an answer a second, from its second token on."""
+    min_prompt_tokens_per_s: Positive | None = None
+    """Of a language model, tokens of a prompt a second, until the answer's first token is there."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -139,6 +143,17 @@ class Budget(Noun):
     def accuracy_loss(self) -> float | None:
         """What may be lost against a baseline, where there is one: what was given, or one point; None if null was."""
         return self.max_accuracy_loss if "max_accuracy_loss" in self.model_fields_set else ACCURACY_LOSS
+
+    @property
+    def of_generation(self) -> tuple[str, ...]:
+        """The lines that are given and for language models alone."""
+        return tuple(name for name in GENERATION_LINES if getattr(self, name) is not None)
+
+    @property
+    def of_classifiers(self) -> tuple[str, ...]:
+        """The lines that are given and not for language models."""
+        named = sorted(self.model_fields_set - set(LANGUAGE_LINES))
+        return tuple(name for name in named if getattr(self, name) is not None)
 
     def class_lines(self, *, against_teacher: bool) -> dict[str, float]:
         """The lines on classes that are judged: those that were given, and the defaults of the others. Without a
@@ -159,7 +174,22 @@ class Budget(Noun):
 ACCURACY_LOSS = 0.01
 """What may be lost against a baseline where the profile does not say."""
 
+GENERATION_LINES = ("min_tokens_per_s", "min_prompt_tokens_per_s")
+LANGUAGE_LINES = ("size_mb", "peak_rss_mb", "model_rss_mb", "min_retention", *GENERATION_LINES)
+"""What language models are held to."""
+
 CLASS_LINES = ("min_balanced_retention", "min_class_retention", "min_class_recall")
+
+
+class Generation(Noun):
+    """How language models generate where they are measured."""
+
+    prompt_tokens: Count = 128
+    """Tokens of a prompt."""
+    new_tokens: Annotated[int, Field(ge=2, le=4096)] = 64
+    """Tokens of an answer, all of which are generated."""
+    precisions: tuple[Literal["fp32", "int8", "int4"], ...] = ()
+    """Of the weights; none named: those of the targets."""
 
 
 class Fingerprint(Noun):
@@ -202,11 +232,13 @@ class Profile(Noun):
     """Height and width in pixels, the default for students trained for this profile."""
     sequence_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Tokens of a text whose latency is measured; null, and where a model reads fewer: the most that it reads."""
+    generation: Generation = Generation()
+    """Of language models."""
     opset: Annotated[int, Field(ge=17, le=23)] = 18
     """ONNX opset of the exports."""
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.005
     """Share of accuracy that a lower precision may lose against the student in fp32, on validation; of balanced
-    accuracy too (`stats.keeps`)."""
+    accuracy too (`stats.keeps`). Of language models: the share that bits a byte may rise."""
     budget: Budget = Budget()
     """What it must hold."""
     licence: LicenceRule = LicenceRule()

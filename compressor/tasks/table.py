@@ -57,6 +57,7 @@ class TaskRow:
     shown: str = ""
     completes: str = ""
     sequence: str = ""
+    generates: str = ""
     lacks: tuple[str, ...] = ()
 
 
@@ -111,6 +112,7 @@ TASKS: dict[str, TaskRow] = {
         ("jsonl", "csv", "parquet", "hf", "folder", "text"),
         ("hf",),
         ("hf",),
+        "compressor.tasks.causal_lm.card",
         students=("layers", "hf"),
         student="layers:half",
         teaching="language_teach",
@@ -121,8 +123,9 @@ TASKS: dict[str, TaskRow] = {
         shown="blocks",
         completes="compressor.tasks.causal_lm.generation",
         sequence="language_sequence",
+        generates="compressor.tasks.causal_lm.shipped",
         lacks=(
-            *("kdc export", "kdc specialists", "--qat", "--students", "--profile", "--control"),
+            *("kdc specialists", "--qat", "--students", "--profile", "--control"),
             *("--assistant", "--plan", "--precompute", "--race-losses"),
         ),
     ),

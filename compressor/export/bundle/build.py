@@ -81,6 +81,11 @@ def sources_of(
     delivery.require_possible(profile, told.preprocess)
     require_able(task, "kdc export")
     require_runtimes(task, [target.runtime for target in profile.targets])
+    if lines := profile.budget.of_generation:
+        raise KdcError(
+            f"profile {profile.name}: {', '.join(lines)}: of language models alone, and {run} is {task}",
+            f"--set budget.{lines[0]}=null",
+        )
     student, record = load_run(run)
     delivery.require_normalization(record.preprocess)
     if record.made_by != "distill":

@@ -12,12 +12,23 @@ from compressor.report.checks.interference import crowding
 from compressor.report.latency import aa_of, no_aa
 from compressor.report.read import Results
 from compressor.report.render.text import number, relative
+from compressor.schema.language.measurement import LanguageMeasurement
 from compressor.schema.measurement import Machine, Measurement, Round
 from compressor.schema.profile import Profile
 from compressor.stats import Interval, look_confidence
 
-__all__ = ["Grounds", "disturbances", "grounds_of"]
+__all__ = [
+    "Grounds",
+    "bias",
+    "changes",
+    "disturbances",
+    "grounds_of",
+    "machine_differences",
+    "of_the_machine",
+    "thread_differences",
+]
 
+AnySession = Measurement | LanguageMeasurement
 
 # Turbo steps come and go by some per cent; a tenth less clock is a tenth more latency.
 CLOCK_FELL = 0.9
@@ -63,7 +74,7 @@ def grounds_of(results: Results) -> Grounds:
     confidence = look_confidence(measurement.looks)
     aa = aa_of(measurement, confidence)
     return Grounds(
-        elsewhere=tuple(_machine_differences(profile, measurement)),
+        elsewhere=tuple(machine_differences(profile, measurement)),
         otherwise=tuple(_setting_differences(profile, measurement)),
         disturbed=disturbances(measurement),
         slower=not _shifts(measurement),
@@ -74,7 +85,8 @@ def grounds_of(results: Results) -> Grounds:
     )
 
 
-def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator[str]:
+def machine_differences(profile: Profile, measurement: AnySession) -> Iterator[str]:
+    """What makes the machine that was measured another one than the profile's device."""
     machine, after = measurement.machine_before, measurement.machine_after
     yield from profile.differences(machine)
     if (machine.arch, machine.cpu, machine.cores) != (after.arch, after.cpu, after.cores):
@@ -84,6 +96,11 @@ def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator
 def _setting_differences(profile: Profile, measurement: Measurement) -> Iterator[str]:
     if measurement.batch != profile.batch:
         yield f"batch is {measurement.batch}, the profile's {profile.batch}"
+    yield from thread_differences(profile, measurement)
+
+
+def thread_differences(profile: Profile, measurement: AnySession) -> Iterator[str]:
+    """Other numbers of threads than the profile's."""
     threads = {contestant.threads for contestant in measurement.contestants if contestant.error is None}
     for count in sorted(threads - {profile.threads}):
         yield f"threads are {count}, the profile's {profile.threads}"
@@ -94,17 +111,18 @@ def disturbances(measurement: Measurement) -> tuple[str, ...]:
 
     Waiting for another measurement to end is none: nothing ran then.
     """
-    return (
-        *crowding(measurement),
-        *_heat(measurement.machine_before, measurement.machine_after),
-        *_clock(measurement.rounds),
-        *_shifts(measurement),
-    )
+    return (*of_the_machine(measurement), *_bias(measurement))
+
+
+def of_the_machine(measurement: AnySession) -> tuple[str, ...]:
+    """The disturbances that the machine itself tells of, and not the times that were measured."""
+    before, after = measurement.machine_before, measurement.machine_after
+    return (*crowding(measurement), *_heat(before, after), *_clock(measurement.rounds), *changes(before, after))
 
 
 def _shifts(measurement: Measurement) -> tuple[str, ...]:
     """Disturbances that may have made latencies shorter as well as longer; all the others only make them longer."""
-    return (*_changes(measurement.machine_before, measurement.machine_after), *_bias(measurement))
+    return (*changes(measurement.machine_before, measurement.machine_after), *_bias(measurement))
 
 
 def _heat(before: Machine, after: Machine) -> Iterator[str]:
@@ -132,7 +150,8 @@ def _clock(rounds: tuple[Round, ...]) -> Iterator[str]:
         yield f"the clock fell from {number(first, 4)} to {number(last, 4)} MHz ({where})"
 
 
-def _changes(before: Machine, after: Machine) -> Iterator[str]:
+def changes(before: Machine, after: Machine) -> Iterator[str]:
+    """What of the machine's conditions changed while it measured."""
     pairs: tuple[tuple[str, object, object], ...] = (
         ("the governor", before.governor, after.governor),
         ("the power mode", before.power_mode, after.power_mode),
@@ -149,7 +168,11 @@ def _listed(cpus: tuple[int, ...] | None) -> str | None:
 
 
 def _bias(measurement: Measurement) -> Iterator[str]:
-    aa = aa_of(measurement, look_confidence(measurement.looks))
+    yield from bias(aa_of(measurement, look_confidence(measurement.looks)))
+
+
+def bias(aa: Interval | None) -> Iterator[str]:
+    """That the same artefact twice differs by more than noise."""
     if aa is not None and (aa.low > 1 + AA_BIAS or aa.high < 1 - AA_BIAS):
         differs = f"{relative(aa.value)} % [{relative(aa.low)} to {relative(aa.high)}]"
         yield f"A/A: the same artefact twice differs by {differs}, all of it beyond ±{100 * AA_BIAS:g} %"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from compressor.report.render.text import number
+from compressor.schema.language.measurement import LanguageMeasurement
 from compressor.schema.measurement import Measurement, Round
 
 __all__ = ["block_share", "crowding", "rounds_text"]
@@ -22,7 +23,7 @@ QUOTA_SHARE = 0.005
 CROWDED_SHARE = 0.2
 
 
-def crowding(measurement: Measurement) -> tuple[str, ...]:
+def crowding(measurement: Measurement | LanguageMeasurement) -> tuple[str, ...]:
     """Who had a part of the machine, a line each with the numbers; none: the session had it for itself."""
     before = measurement.machine_before
     cores = before.cores if before.affinity is None else len(before.affinity)
@@ -55,7 +56,7 @@ def _other_load(rounds: tuple[Round, ...], cores: int) -> Iterator[str]:
         yield f"the hypervisor took {number(100 * stolen / (wall * cores))} % of the machine away (steal: {took})"
 
 
-def _quota(measurement: Measurement) -> Iterator[str]:
+def _quota(measurement: Measurement | LanguageMeasurement) -> Iterator[str]:
     before, after = measurement.machine_before.quota_throttled_s, measurement.machine_after.quota_throttled_s
     if before is None or after is None:
         return

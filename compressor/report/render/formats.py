@@ -6,6 +6,7 @@ from typing import Any
 from compressor import __version__
 from compressor.report.gate import broken, holding
 from compressor.schema.devices import Devices
+from compressor.schema.language.report import LanguageReport
 from compressor.schema.report import Report
 
 __all__ = ["report_schema", "to_json", "verdict_line"]
@@ -13,7 +14,7 @@ __all__ = ["report_schema", "to_json", "verdict_line"]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def to_json(report: Report | Devices) -> str:
+def to_json(report: Report | LanguageReport | Devices) -> str:
     """The report as it lies in report.json; or the matrix, as in devices.json."""
     return report.model_dump_json(indent=2) + "\n"
 
@@ -38,7 +39,7 @@ def _open(part: Any) -> Any:
     return [_open(inner) for inner in part] if isinstance(part, list) else part
 
 
-def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
+def verdict_line(report: Report | LanguageReport, allow_unmeasured: bool = False) -> str:
     """The verdict in one line: who holds, or which lines each variant does not pass."""
     head = f"{report.verdict.upper()} on profile {report.profile}: "
     if faults := broken(report.checks):
@@ -54,7 +55,7 @@ def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
     return head + ("; ".join(_of_variant(report, name) for name in students) or "the bundle has no student variant")
 
 
-def _of_variant(report: Report, name: str) -> str:
+def _of_variant(report: Report | LanguageReport, name: str) -> str:
     """The lines that a variant does not pass; of the one to ship in words."""
     checks = [check for check in report.checks if check.variant == name]
     lines = {

@@ -4,13 +4,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
+from compressor.schema.language.report import LanguageReport
 from compressor.schema.report import Check, Report
 from compressor.terminal.printable import printable
 
 __all__ = ["labels_of", "to_junit"]
 
 
-def to_junit(*reports: Report, missing: Sequence[str | None] = ()) -> str:
+def to_junit(*reports: Report | LanguageReport, missing: Sequence[str | None] = ()) -> str:
     """The checks as JUnit XML, a test case each, and a suite for each of several devices: fail is a failure;
     inconclusive and unmeasured are skipped, so a CI that reads only this file must also look at the exit code.
     `missing`: for each report, why nothing was measured there, where the report itself does not say it."""
@@ -31,13 +32,13 @@ def _counts(checks: Sequence[Check]) -> dict[str, str]:
     return {"tests": str(len(checks)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
 
 
-def labels_of(report: Report, reports: Sequence[Report]) -> list[str]:
+def labels_of(report: Report | LanguageReport, reports: Sequence[Report | LanguageReport]) -> list[str]:
     """What tells it apart from the others: its profile, its device."""
     profile = [report.profile] if len({each.profile for each in reports}) > 1 else []
     return [*profile, *([] if report.measured_on is None else [report.measured_on.name])]
 
 
-def _add_suite(suites: ET.Element, report: Report, prefix: str, missing: str | None) -> None:
+def _add_suite(suites: ET.Element, report: Report | LanguageReport, prefix: str, missing: str | None) -> None:
     name = report.profile if report.measured_on is None else f"{report.profile} on {report.measured_on.name}"
     title = {"name": printable(f"kdc {name}: {report.verdict}")}
     suite = ET.SubElement(suites, "testsuite", title | _counts(report.checks))
@@ -57,7 +58,7 @@ def _add_suite(suites: ET.Element, report: Report, prefix: str, missing: str | N
             ET.SubElement(case, "system-out").text = said
 
 
-def _properties(report: Report, missing: str | None) -> Iterator[tuple[str, str]]:
+def _properties(report: Report | LanguageReport, missing: str | None) -> Iterator[tuple[str, str]]:
     yield "verdict", report.verdict
     yield "ships", report.winner or "nothing"
     yield "profile", report.profile

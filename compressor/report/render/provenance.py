@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from compressor.report.render.markdown import code, text
+from compressor.schema.language.report import LanguageReport
 from compressor.schema.provenance import NOBODYS, UNKNOWN
 from compressor.schema.report import Report
 
 __all__ = ["provenance"]
 
 
-def provenance(report: Report) -> Iterator[str]:
+def provenance(report: Report | LanguageReport) -> Iterator[str]:
     """A line for each model that went into the student, with its licence and, where they are known, its terms. Weights
     that were drawn are no one's."""
     for ancestor in report.ancestors:

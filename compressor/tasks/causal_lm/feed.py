@@ -26,7 +26,7 @@ from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.causal_lm.encoding import Block, Encoded, blocks_of, encoded_split
 from compressor.tasks.plain_feed import batch_size_of, by_length
 
-__all__ = ["LanguageFeed", "refuse_recipe", "stacked"]
+__all__ = ["EVAL_NUMBERS", "LanguageFeed", "evaluation_batches", "refuse_recipe", "stacked"]
 
 Rows = NDArray[np.int64]
 GIVEN = {"student_logits", "teacher_logits", "peer_logits", "labels", "index", "mask"}
@@ -124,7 +124,7 @@ class LanguageFeed:
         """Block by block: of the logits nothing is kept but what the tokens cost."""
         preprocess, samples = self._inputs[model.key], self._tokens(split, model.key)
         blocks = [block for block in blocks_of(samples, preprocess.max_length) if _scored(samples, block).any()]
-        batches = _evaluation_batches([block.stop - block.start for block in blocks], preprocess.vocabulary)
+        batches = evaluation_batches([block.stop - block.start for block in blocks], preprocess.vocabulary)
         costs: list[tuple[list[int], NDArray[np.float64]]] = []
         with evaluating(model):
             for rows in batches[self._team.process_index :: self._team.num_processes]:
@@ -185,7 +185,7 @@ def _scored(samples: Sequence[Encoded], block: Block) -> NDArray[np.bool_]:
     return samples[block.document].scored[block.start + 1 : block.stop + 1]
 
 
-def _evaluation_batches(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
+def evaluation_batches(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
     """All blocks in batches of about as many tokens, the shortest first."""
     most = max(1, min(EVAL_TOKENS, EVAL_NUMBERS // vocabulary))
     batches: list[list[int]] = [[]]

@@ -208,11 +208,7 @@ def test_what_kdc_cannot_do_is_said_in_one_line(
     assert not (tmp_path / "run" / "student.json").exists()
 
 
-def test_what_comes_after_training_is_said_to_be_missing(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call("export", made / "teacher", "--profile", "x86-avx2", "--out", tmp_path / "bundle") == 2
-    assert "kdc export: kdc cannot do that for causal-lm yet" in capsys.readouterr().err
+def test_a_table_of_probabilities_is_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "answers.csv"
     predict = (
         "predict",
