@@ -15,7 +15,7 @@ from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
 from compressor.files.atomic import write_text
 from compressor.files.locks import locked
 from compressor.overrides import apply_overrides, yaml_mapping, yaml_text
-from compressor.runtimes import RUNTIMES, runtime_for
+from compressor.runtimes import RUNTIMES, of_classifiers, runtime_for
 from compressor.schema.base import parse
 from compressor.schema.measurement import Machine
 from compressor.schema.profile import Budget, Profile
@@ -129,24 +129,16 @@ def write_new_profile(
     what else is to be said of the device, with so many threads; what `overrides` say themselves stays.
     """
     path = free_path(name, folder, overwrite)
-    # Language models go by the same rows: their `generator`.
-    targets = [
-        {"runtime": runtime, "precisions": list(names)}
-        for runtime, names in available.items()
-        if names and not RUNTIMES[runtime].generates
-    ]
+    named = [runtime for runtime in available if available[runtime] and runtime in of_classifiers()]
+    targets = [{"runtime": runtime, "precisions": list(available[runtime])} for runtime in named]
     if not targets:
-        lines = ", or ".join(dict.fromkeys(runtime.install for runtime in RUNTIMES.values()))
-        raise KdcError(
-            f"profile {name}: no runtime works on this machine, so it has nothing to build for", lines, EXIT_MISSING
-        )
+        lines = ", or ".join(dict.fromkeys(RUNTIMES[runtime].install for runtime in of_classifiers()))
+        why = "no runtime works on this machine, so it has nothing to build for"
+        raise KdcError(f"profile {name}: {why}", lines, EXIT_MISSING)
     where = f"profile {name}"
     values = apply_overrides(_values_of(name, machine, targets), overrides, where)
-    if values.get("name") != name:
-        raise KdcError(
-            f"{where}: --set name={values.get('name')} contradicts the name given",
-            f"kdc profiles new {values.get('name')}",
-        )
+    if (said := values.get("name")) != name:
+        raise KdcError(f"{where}: --set name={said} contradicts the name given", f"kdc profiles new {said}")
     threads = _checked(values, where).threads  # and nothing is measured for a profile that is refused
     profile = _checked(values | {"device": {**facts(threads), **values["device"]}}, where)
     with locked(path, "kdc profiles new", file=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
 from compressor.install import install_line
 
-__all__ = ["RUNTIMES", "Example", "Runtime", "runtime_for"]
+__all__ = ["RUNTIMES", "Example", "Runtime", "of_classifiers", "runtime_for"]
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ RUNTIMES: dict[str, Runtime] = {
             package="ai-edge-litert",
             example=Example("classify_litert.py"),
         ),
-        # Of those that generate text, a precision is that of the weights; what they are multiplied with is float.
+        # Of those that generate text, a precision is that of the weights.
         Runtime(
             "onnxruntime-genai",
             "onnxruntime_genai",
@@ -216,6 +216,11 @@ RUNTIMES: dict[str, Runtime] = {
 
 # Runtimes that devices use and that kdc cannot build for yet: named so that the answer is not "unknown".
 NOT_YET = {"ncnn": "pip install ncnn pnnx"}
+
+
+def of_classifiers() -> list[str]:
+    """The names of the runtimes that run classifiers. Language models go by some of them too, by their `generator`."""
+    return [name for name, row in RUNTIMES.items() if not row.generates]
 
 
 def runtime_for(name: str, where: str) -> Runtime:

@@ -202,7 +202,16 @@ def test_the_seam_knows_no_task() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["compressor", "compressor.cli.app", "compressor.report", "compressor.measure.session"]
+    "module",
+    [
+        "compressor",
+        "compressor.cli.app",
+        "compressor.report",
+        "compressor.report.language",
+        "compressor.measure.session",
+        "compressor.measure.language",
+        "compressor.language_bundles",
+    ],
 )
 def test_heavy_libraries_stay_out(module: str) -> None:
     code = f"import {module}, sys; print(sorted({{'torch', 'timm', 'transformers', 'onnx'}} & set(sys.modules)))"

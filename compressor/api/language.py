@@ -47,7 +47,7 @@ class LanguageResult(Shown):
     @property
     def verdict(self) -> str:
         """ "pass", "fail", "inconclusive" or "unmeasured"."""
-        return self.report.verdict
+        return str(self.report.verdict)
 
     @property
     def exit_code(self) -> int:
@@ -67,7 +67,8 @@ class LanguageResult(Shown):
         return verdict_line(self.report, self.allow_unmeasured)
 
     def to_dict(self) -> dict[str, Any]:
-        return self.report.model_dump(mode="json")
+        values: dict[str, Any] = self.report.model_dump(mode="json")
+        return values
 
     def to_json(self) -> str:
         from compressor.report.language import to_json

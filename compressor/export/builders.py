@@ -4,7 +4,7 @@ import importlib
 
 from compressor.errors import KdcError
 from compressor.export.base import Builder
-from compressor.runtimes import RUNTIMES
+from compressor.runtimes import RUNTIMES, of_classifiers
 
 __all__ = ["builder_of"]
 
@@ -13,7 +13,7 @@ def builder_of(runtime: str) -> Builder:
     """The builder of a runtime of the table. Raises KdcError for those that run language models alone, which
     `export.language` builds for."""
     if RUNTIMES[runtime].generates:
-        able = ", ".join(name for name, row in RUNTIMES.items() if not row.generates)
+        able = ", ".join(of_classifiers())
         raise KdcError(
             f"{runtime} generates text, and runs language models alone", f"a profile or --target with {able}"
         )

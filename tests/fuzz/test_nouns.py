@@ -36,6 +36,10 @@ from compressor.schema import (
     student,
 )
 from compressor.schema.base import Noun, parse, read_json
+from compressor.schema.language import bundle as language_bundle
+from compressor.schema.language import manifest as language_manifest
+from compressor.schema.language import measurement as language_measurement
+from compressor.schema.language import report as language_report
 from tests.fuzz.kit import ANY_TEXT, EXAMPLES, HOSTILE, JSON, fuzzed, mutated, seeded, texts_of
 from tests.fuzz.like import like, text_like
 
@@ -43,7 +47,7 @@ pytestmark = pytest.mark.slow
 
 MODULES = (
     bundle, doctor, manifest, measurement, predictions, preprocess, profile, quantization, recipe, report, specialists,
-    student,
+    student, language_bundle, language_manifest, language_measurement, language_report,
 )  # fmt: skip
 NOUNS = sorted(
     {
@@ -54,7 +58,7 @@ NOUNS = sorted(
     },
     key=lambda noun: noun.__name__,
 )
-SELDOM = {"Bundle", "Rung", "Score"}
+SELDOM = {"Bundle", "LanguageBundle", "Rung", "Score"}
 """Nouns whose parts must agree with each other, which what is drawn seldom does."""
 RECIPES = {name: built_in(name) for name in (*REGIMES, "peers", "self", "teach")}
 

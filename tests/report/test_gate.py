@@ -170,7 +170,9 @@ def test_another_precision_than_asked_fails(make_bundle: Make) -> None:
 
 
 def test_every_precision_of_every_runtime_has_its_parity() -> None:
-    assert {name for runtime in RUNTIMES.values() for name in runtime.precisions} <= set(PARITY)
+    """Of those that run classifiers: what a language model may differ by is told by its bits a byte."""
+    rows = [runtime for runtime in RUNTIMES.values() if not runtime.generates]
+    assert {name for runtime in rows for name in runtime.precisions} <= set(PARITY)
 
 
 def disagreeing(count: int, n: int = 2000) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +191,16 @@ def test_what_was_not_measured_is_no_pass(tmp_path: Path) -> None:
 
 def test_the_head_of_the_page_is_short_and_the_terminals_lines_too(tmp_path: Path) -> None:
     budget = {"p50_ms": 1, "min_tokens_per_s": 500, "min_retention": 0.99, "size_mb": 0.01, "peak_rss_mb": 1}
-    for number, told in enumerate([report(tmp_path / "a"), report(tmp_path / "b", budget)]):
-        head = to_markdown(told).split("<details>")[0].rstrip()
-        assert head.count("\n") + 1 <= 25
+    fits = {name: limit for name, limit in budget.items() if name != "size_mb"}
+    worst = report(tmp_path / "c", fits, threads=4, variants={FP32: {"peak": None}, INT8: {"rate": 250.0}})
+    assert worst.differences
+    assert worst.winner == INT8
+    assert len([check for check in worst.checks if check.verdict != "pass"]) > 4
+    for number, told in enumerate([report(tmp_path / "a"), report(tmp_path / "b", budget), worst]):
+        number = min(number, 1)
+        for allow in (False, True):
+            head = to_markdown(told, allow).split("<details>")[0].rstrip()
+            assert head.count("\n") + 1 <= 25
         assert head.startswith(("## kdc: PASS", "## kdc: FAIL")[number])
         text = to_text(told, "bundle")
         assert max(map(len, text.splitlines())) <= 80
@@ -258,6 +267,19 @@ def test_one_document_has_a_figure_and_no_interval(tmp_path: Path, monkeypatch: 
     assert test is not None
     assert (test.n, test.low) == (1, None)
     assert row(told, FP32).test_loss is None
+
+
+def test_the_gate_needs_no_learning_library(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", {}, TWO)
+    finish(folder)
+    code = (
+        "import sys\nfor name in ('torch', 'transformers', 'timm', 'tokenizers', 'onnxruntime_genai', 'openvino'):\n"
+        "    sys.modules[name] = None\n"
+        f"sys.argv = ['kdc', 'check', {str(folder)!r}]\nfrom compressor.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "PASS on profile mini-pc" in done.stdout
 
 
 REFUSED: dict[str, tuple[str, ...]] = {

@@ -63,9 +63,15 @@ def export_language_bundle(run: Path, profile: Profile, out: Path, *, teacher: s
     kit: Any = importlib.import_module(TASKS[record.task].generates)
     kit.require_room(model, profile.generation)
     hint = "if it lies elsewhere now: kdc export … --teacher REFERENCE"
+    if record.teacher is None and teacher is not None:
+        raise KdcError(
+            f"--teacher {teacher}: {run} was made by kdc {record.made_by}, and has no teacher", "leave it out"
+        )
     taught = None if record.teacher is None else teacher_of(request, record, teacher, hint)
     if taught is None:
         progress.warn(NO_TEACHER)
+    else:
+        notes = (*notes, *_apart(model, taught))
     for note in notes:
         progress.note(note)
     temporary = None
@@ -111,6 +117,12 @@ def asked_of(profile: Profile) -> tuple[tuple[Wanted, ...], tuple[str, ...]]:
             )
         judged.setdefault(runtime, {}).update(dict.fromkeys(chosen))
     return tuple(_variants(judged)), tuple(notes)
+
+
+def _apart(model: LoadedModel, taught: LoadedModel) -> Iterator[str]:
+    ours, theirs = model.preprocess.most_tokens, taught.preprocess.most_tokens
+    if ours != theirs:
+        yield f"the teacher reads blocks of {theirs} tokens, the student of {ours}: what stands first in one costs more"
 
 
 def _synonyms(precisions: Sequence[str], known: dict[str, str]) -> list[str]:

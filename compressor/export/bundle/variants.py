@@ -20,7 +20,7 @@ from compressor.files.atomic import file_sha256
 from compressor.models import LoadedModel
 from compressor.processes.runner import RunnerDiedError, RunnerError
 from compressor.progress import Progress
-from compressor.runtimes import RUNTIMES
+from compressor.runtimes import RUNTIMES, of_classifiers
 from compressor.schema.bundle import FileEntry, RawFiles, Role, Variant
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
@@ -52,7 +52,7 @@ class Delivery:
         for target in profile.targets:
             builder = builder_of(target.runtime)
             if self.bake and builder.bake is None:  # whatever normalizes prepends, and the other way round
-                able = ", ".join(name for name in _of_classifiers() if builder_of(name).bake is not None)
+                able = ", ".join(name for name in of_classifiers() if builder_of(name).bake is not None)
                 raise _impossible("--bake-preprocessing", target.runtime, able)
             fixed = self.dynamic_batch and (preprocess is None or preprocess.mask is None)
             if fixed and not set(target.precisions) <= set(builder.dynamic_batch):
@@ -66,14 +66,10 @@ class Delivery:
             raise KdcError(f"--bake-preprocessing: {preprocess.described} have no normalization", "leave it out")
 
 
-def _of_classifiers() -> list[str]:
-    return [name for name, row in RUNTIMES.items() if not row.generates]
-
-
 def _with_dynamic_batch() -> str:
     """E.g. "onnxruntime, and openvino but for int8"."""
     able = []
-    for name in _of_classifiers():
+    for name in of_classifiers():
         row = RUNTIMES[name]
         lacking = [precision for precision in row.precisions if precision not in builder_of(name).dynamic_batch]
         if len(lacking) < len(row.precisions):

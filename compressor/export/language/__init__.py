@@ -43,7 +43,7 @@ def build(
         model_folder: config.json, weights and tokenizer as transformers reads them
             (`tasks.causal_lm.shipping.transformers_folder`).
         runtime: a row of `RUNTIMES` that generates text.
-        precision: of its weights; activations and the cache of keys and values stay in float32.
+        precision: of its weights; the cache of keys and values stays in float32.
         out: a new folder, which appears whole or not at all.
         max_length: tokens of the longest block that it is to be scored on.
         progress: is told what is being made.

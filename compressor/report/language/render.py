@@ -25,7 +25,7 @@ __all__ = ["MOST_LINES", "figures", "shipped", "to_card", "to_markdown"]
 
 MOST_LINES = 25
 """Before what is folded."""
-MOST_OPEN = 4
+MOST_OPEN = 3
 DEFINED = "Retention is the teacher's bits a byte / the student's: 100 % is as good as the teacher"
 
 

@@ -210,6 +210,9 @@ def test_a_taught_model_goes_without_a_teacher(made: Path, tmp_path: Path, kdc: 
     (check,) = (check for check in told(tmp_path / "bundle").checks if check.line == "min_retention")
     assert check.verdict == "unmeasured"
     assert kdc("check", tmp_path / "bundle", "--allow-unmeasured").code == 0
+    ended = kdc("export", made / "teacher", *ONE, "--out", tmp_path / "other", "--teacher", f"hf:{made / 'llama'}")
+    assert ended.code == 2
+    assert "was made by kdc teach, and has no teacher" in ended.err
 
 
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
