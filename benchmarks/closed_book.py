@@ -164,7 +164,7 @@ def main() -> None:
     questions = known(asking, texts)
     print(f"{len(questions)} of {len(asking)} questions: the others do not stand in the training text just so\n")
     sides = [answered(reference, questions) for reference in (asked.teacher, asked.student)]
-    print("\n".join(table(questions, *sides, asked.confident, asked.examples)))
+    print("\n".join(table(questions, sides[0], sides[1], asked.confident, asked.examples)))
 
 
 if __name__ == "__main__":
