@@ -52,7 +52,10 @@ def chapters(text: str) -> Iterator[str]:
         yield " ".join(verses)
 
 
-def prepared(work: Path, bible: Path, count: int | None) -> None:
+def prepared(
+    work: Path, bible: Path, count: int | None, teacher: dict[str, int] = TEACHER, student: dict[str, int] = STUDENT,
+    vocabulary: int = VOCABULARY,
+) -> None:  # fmt: skip
     """The documents (`count`: the first of them alone), a tokenizer that is trained on them, and the configurations of
     both models."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -68,14 +71,14 @@ def prepared(work: Path, bible: Path, count: int | None) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(documents, trainer)
-    for name, sizes in (("teacher", TEACHER), ("student", STUDENT)):
+    for name, sizes in (("teacher", teacher), ("student", student)):
         folder = work / f"{name}-drawn"
         folder.mkdir(exist_ok=True)
         config = {
-            "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": VOCABULARY,
+            "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": vocabulary,
             "max_position_embeddings": 2 * BLOCK, "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 0,
             **sizes,
         }  # fmt: skip

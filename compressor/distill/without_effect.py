@@ -40,12 +40,12 @@ def refuse_unserved(request: Request, terms: Sequence[Term]) -> None:
 
 
 def _refuse_writing(request: Request, terms: Sequence[Term]) -> None:
-    how, recipe = request.recipe.on_policy, request.recipe
-    if how == OnPolicy():
+    policy, recipe = request.recipe.on_policy, request.recipe
+    if policy == OnPolicy():
         return
     if not TASKS[request.task].completes:
         raise KdcError(f"recipe on_policy: a student of {request.task} writes nothing", "leave it out")
-    if not how.share:
+    if not policy.share:
         raise KdcError("recipe on_policy: its share is 0, so that the rest of it means nothing", "on_policy.share=0.5")
     asking = [term for term in terms if term.asks_teacher]
     if not asking or request.teacher in NO_MODEL or recipe.peers:

@@ -90,13 +90,13 @@ class LanguageFeed:
         for key in self._inputs:
             for split in splits:
                 self._tokens(split, key)
-        how, steps = self._recipe.on_policy, self._recipe.epochs * self.steps_per_epoch
-        if how.share:
-            count = sum(is_on_policy(how, self._recipe.seed, step) for step in range(steps))
+        policy, steps = self._recipe.on_policy, self._recipe.epochs * self.steps_per_epoch
+        if policy.share:
+            count = sum(is_on_policy(policy, self._recipe.seed, step) for step in range(steps))
             self._progress.note(
-                f"on-policy: in {count:,} of {steps:,} steps the student writes up to {how.max_new_tokens} tokens "
-                f"behind each prompt, or behind {how.prompt_tokens} tokens, drawn at temperature "
-                f"{how.sampling_temperature:g}"
+                f"on-policy: in {count:,} of {steps:,} steps the student writes up to {policy.max_new_tokens} tokens "
+                f"behind each prompt, or behind {policy.prompt_tokens} tokens, drawn at temperature "
+                f"{policy.sampling_temperature:g}"
             )
 
     def identity(self, key: str) -> dict[str, object]:
@@ -139,10 +139,10 @@ class LanguageFeed:
         return [self._written(part, student, step) for part in parts]
 
     def _written(self, part: Batch, student: BatchModel, step: int) -> Batch:
-        how, reads, samples = self._recipe.on_policy, self._inputs[self._first], self._tokens("train", self._first)
+        policy, reads, samples = self._recipe.on_policy, self._inputs[self._first], self._tokens("train", self._first)
         blocks = [self._blocks[row] for row in part["index"].tolist()]
-        prompts = [prompt_of(samples[block.document], block, how.prompt_tokens) for block in blocks]
-        texts = continued(student, prompts, how, reads, (self._recipe.seed, part["index"].numpy(), step))
+        prompts = [prompt_of(samples[block.document], block, policy.prompt_tokens) for block in blocks]
+        texts = continued(student, prompts, policy, reads, (self._recipe.seed, part["index"].numpy(), step))
         made = stacked(texts, [Block(row, 0, len(text.ids) - 1) for row, text in enumerate(texts)], reads.pad_id)
         keys = [name.removesuffix("/input_ids") for name in part if name.endswith("/input_ids")]
         batch = {f"{key}/{name}": made[name] for key in keys for name in ("input_ids", "attention_mask")}

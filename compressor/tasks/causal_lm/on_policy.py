@@ -21,9 +21,9 @@ from compressor.tasks.causal_lm.models.network import CausalLm
 __all__ = ["continued", "is_on_policy", "prompt_of"]
 
 
-def is_on_policy(how: OnPolicy, seed: int, step: int) -> bool:
+def is_on_policy(policy: OnPolicy, seed: int, step: int) -> bool:
     """Whether the student writes in a step, counted from the start of the training."""
-    return how.share > 0 and float(keyed_uniform(seed, np.array([step]), 0, 1)[0, 0]) < how.share
+    return policy.share > 0 and float(keyed_uniform(seed, np.array([step]), 0, 1)[0, 0]) < policy.share
 
 
 def prompt_of(sample: Encoded, block: Block, most: int) -> NDArray[np.int32]:
@@ -35,21 +35,21 @@ def prompt_of(sample: Encoded, block: Block, most: int) -> NDArray[np.int32]:
 
 
 def continued(
-    student: BatchModel, prompts: Sequence[NDArray[np.int32]], how: OnPolicy, reads: LanguagePreprocess,
+    student: BatchModel, prompts: Sequence[NDArray[np.int32]], policy: OnPolicy, reads: LanguagePreprocess,
     drawn: tuple[int, NDArray[np.int64], int],
 ) -> list[Encoded]:  # fmt: skip
     """The prompts with what the student writes behind each, which alone counts: until a token that ends documents,
     `max_new_tokens`, or as many as the last block may hold.
 
     Args:
-        how: the recipe's.
+        policy: the recipe's.
         reads: how the student reads.
         drawn: what the tokens are drawn by: the seed, a number for each prompt, int64 [N], and the step.
     """
     network: Any = student.network
     assert isinstance(network, CausalLm)
     seed, samples, step = drawn
-    rooms = [min(how.max_new_tokens, reads.max_length + 1 - len(prompt)) for prompt in prompts]
+    rooms = [min(policy.max_new_tokens, reads.max_length + 1 - len(prompt)) for prompt in prompts]
     draws = torch.from_numpy(keyed_uniform(seed, samples, step + 1, max(rooms)))
     stops, width = stops_of(network), max(len(prompt) for prompt in prompts)
     ids, mask = (np.full((len(prompts), width), fill, np.int64) for fill in (reads.pad_id, 0))
@@ -57,7 +57,8 @@ def continued(
         ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = prompt, 1
     rows = network.tokenizer.size
     with evaluating(student):
-        made = _generated(network, ids, mask, stops, _Drawing(draws, width, rows, how.sampling_temperature), max(rooms))
+        drawing = _Drawing(draws, width, rows, policy.sampling_temperature)
+        made = _generated(network, ids, mask, stops, drawing, max(rooms))
     texts = []
     for prompt, tokens, room in zip(prompts, made[:, width:], rooms, strict=True):
         ends = np.flatnonzero(np.isin(tokens[:room], sorted(stops)))
