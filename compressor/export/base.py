@@ -96,13 +96,13 @@ class Judge(Protocol):
         ...
 
     def holds(self, score: Score) -> bool:
-        """Whether an int8 artefact gives torch's answers (parity) and keeps as much accuracy as the profile demands, in
-        all and in every class, so that no higher rung is needed."""
+        """Whether an int8 artefact gives torch's answers (parity, with room to spare for other samples than these) and
+        keeps as much accuracy as the profile demands, in all and in every class, so that no higher rung is needed."""
         ...
 
     def rank(self, score: Score) -> Rank:
         """The larger, the better: parity first, then whether it keeps its accuracy, right answers, balanced accuracy,
-        and last, since validation images may be few, how close its logits are to torch's."""
+        both up to those of fp32, and last, since validation images may be few, how close its logits are to torch's."""
         ...
 
 

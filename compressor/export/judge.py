@@ -14,7 +14,7 @@ from compressor.export.bundle.eval_set import write_reference
 from compressor.processes.runner import RunnerDiedError, open_runner
 from compressor.progress import Silent
 from compressor.schema.quantization import ByClass, Score
-from compressor.stats import class_counts, keeps, parity_figures, parity_judged, score_parity, top1
+from compressor.stats import class_counts, keeps, parity_figures, parity_judged, parity_to_spare, score_parity, top1
 from compressor.tasks.base import Arrays, Stored
 
 __all__ = ["ValidationJudge", "machine_isa"]
@@ -96,13 +96,18 @@ class ValidationJudge:
         return logits
 
     def holds(self, score: Score) -> bool:
-        close = parity_judged("int8", score_parity(score))[0] == "pass"
-        return close and score.correct >= self.needed and keeps(score, self.max_drop)
+        return (
+            parity_to_spare("int8", score_parity(score))
+            and score.correct >= self.needed
+            and keeps(score, self.max_drop)
+        )
 
     def rank(self, score: Score) -> Rank:
         close = parity_judged("int8", score_parity(score))[0] == "pass"
         noise = math.inf if score.sqnr_db is None else score.sqnr_db
-        return close, keeps(score, self.max_drop), score.correct, -score.balanced_drop, noise
+        # More right answers than fp32 has are luck, which says nothing of other samples.
+        right, balanced = min(score.correct, score.reference_correct), min(0.0, -score.balanced_drop)
+        return close, keeps(score, self.max_drop), right, balanced, noise
 
     def batches(self, most: int) -> Iterator[Arrays]:
         """At most that many of the samples as the network takes them, a batch at a time, at least one batch; it is

@@ -7,8 +7,9 @@
     qat               the student trained on under fake quantization with the teacher's loss
 
 Each rung is made only where the one below falls short, of the accuracy or of the closeness to torch's logits: six
-images can all be right by chance, and their logits are not. Where the top falls short too, the best of all is taken,
-and the report says that it loses too much, or that its answers are not torch's.
+images can all be right by chance, and their logits are not. Of that closeness there must be some to spare, since other
+samples than these judge it in the end (`stats.parity_to_spare`). Where the top falls short too, the best of all is
+taken, and the report says that it loses too much, or that its answers are not torch's.
 """
 
 import shutil
@@ -24,7 +25,7 @@ from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source
 from compressor.processes.runner import RunnerDiedError
 from compressor.progress import Progress
 from compressor.schema.quantization import Rung, Scheme, Score
-from compressor.stats import closeness, parity_judged, score_parity
+from compressor.stats import closeness, keeps, parity_judged, parity_to_spare, score_parity
 
 __all__ = ["Taken", "climb"]
 
@@ -97,8 +98,11 @@ def climb(
         if source.profile.max_drop * best.score.n < 1:
             progress.note(f"{folder.name}: {_few(best.score, source.profile.max_drop)}")
         if not judge.holds(best.score):
-            close = parity_judged("int8", score_parity(best.score))[0] == "pass"
-            lacks = "keeps the accuracy asked for" if close else "gives torch's answers closely enough"
+            figures, lacks = score_parity(best.score), "keeps the accuracy asked for"
+            if parity_judged("int8", figures)[0] == "fail":
+                lacks = "gives torch's answers closely enough"
+            elif keeps(best.score, source.profile.max_drop) and not parity_to_spare("int8", figures):
+                lacks = "gives torch's answers with room to spare for other samples"
             progress.warn(f"{folder.name}: no rung {lacks}; the best is {_line(best)}")
         rungs = tuple(_rung(attempt, attempt is best) for attempt in tried)
         return Taken(_moved(best.candidate, folder), best.score, rungs, best.qat)

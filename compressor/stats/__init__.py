@@ -40,6 +40,7 @@ from compressor.stats.parity import (
     closeness,
     parity_figures,
     parity_judged,
+    parity_to_spare,
     score_parity,
 )
 from compressor.stats.softmax import log_softmax
@@ -87,6 +88,7 @@ __all__ = [
     "paired_ratio",
     "parity_figures",
     "parity_judged",
+    "parity_to_spare",
     "per_class_recall",
     "percentile",
     "percentile_needs",

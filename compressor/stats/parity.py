@@ -14,9 +14,19 @@ from numpy.typing import NDArray
 
 from compressor.schema.quantization import Score
 from compressor.stats.accuracy import top1
-from compressor.stats.intervals import Floats
+from compressor.stats.classes import ONE_SIDED
+from compressor.stats.intervals import Floats, normal_quantile
 
-__all__ = ["PARITY", "Parity", "ParityFigures", "closeness", "parity_figures", "parity_judged", "score_parity"]
+__all__ = [
+    "PARITY",
+    "Parity",
+    "ParityFigures",
+    "closeness",
+    "parity_figures",
+    "parity_judged",
+    "parity_to_spare",
+    "score_parity",
+]
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,22 @@ def parity_judged(precision: str, figures: ParityFigures) -> tuple[Literal["pass
         return "fail", f"the logits differ from torch's: {figures.sqnr_db:.1f} dB of signal to noise, all samples"
     said = f"{disagreeing} of {figures.n} samples get another top-1 than from torch"
     return "fail" if disagreeing > 1 and figures.same < wanted.agreement * figures.n else "pass", said
+
+
+def parity_to_spare(precision: str, figures: ParityFigures) -> bool:
+    """Whether logits are so close to torch's that those of other samples, which judge it in the end, can be expected to
+    hold parity too: at most half of the noise and half of the way from a cosine of 1 that `precision` permits, and
+    enough samples of the same top-1 less 1.645 standard errors of their share (the normal approximation, one-sided
+    95 %)."""
+    wanted, n, same = PARITY[precision], figures.n, figures.same
+    share = same / n if n else 0.0
+    shown = share - normal_quantile(ONE_SIDED) * math.sqrt(share * (1 - share) / n) if n else 0.0
+    return (
+        parity_judged(precision, figures)[0] == "pass"
+        and (figures.cosine or 0.0) >= (1 + wanted.cosine) / 2
+        and (figures.sqnr_db is None or figures.sqnr_db >= wanted.sqnr_db + 10 * math.log10(2))
+        and (n - same <= 1 or shown >= wanted.agreement)
+    )
 
 
 def score_parity(score: Score) -> ParityFigures:

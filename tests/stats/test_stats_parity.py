@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from compressor.stats import PARITY, parity_figures, parity_judged
+from compressor.stats import PARITY, ParityFigures, parity_figures, parity_judged, parity_to_spare
 
 Floats = NDArray[np.float64]
 
@@ -69,3 +69,22 @@ def test_without_a_finite_sample_there_is_no_cosine() -> None:
     found = parity_figures([(torchs, torchs)], "int8")
     assert (found.cosine, found.not_finite, found.n) == (None, 3, 3)
     assert parity_judged("int8", found)[0] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("n", "same", "cosine", "sqnr_db", "spare"),
+    [
+        (80, 80, 0.751, 11.02, True),
+        (80, 80, 0.749, 11.02, False),  # more than half of the way from 1 to 0.5
+        (80, 80, 0.751, 11.00, False),  # more than half of the noise of 8 dB
+        (80, 76, 0.9, 20, True),  # 0.95 - 1.645 sqrt(0.95 * 0.05 / 80) = 0.9099
+        (80, 75, 0.9, 20, False),  # 0.9375 - 1.645 sqrt(0.9375 * 0.0625 / 80) = 0.893
+        (8000, 7500, 0.9, 20, True),  # 0.9330
+        (6, 5, 0.9, 20, True),  # one may always disagree
+        (6, 4, 0.9, 20, False),
+        (0, 0, None, None, False),
+    ],
+)
+def test_room_for_other_samples(n: int, same: int, cosine: float | None, sqnr_db: float | None, spare: bool) -> None:
+    assert parity_to_spare("int8", ParityFigures(n, same, 0, cosine, sqnr_db)) == spare
+    assert not parity_to_spare("int8", ParityFigures(n, same, 1, cosine, sqnr_db))
