@@ -68,7 +68,7 @@ print(len(os.listdir("/proc/self/task")) - before)
 
 
 def test_no_file_is_full_by_a_models_fault(load: "LoadScript") -> None:
-    common = load("runner_common")
+    process = load("runner_process")
     full: dict[int, str] = {}
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES):
 
@@ -76,7 +76,7 @@ def test_no_file_is_full_by_a_models_fault(load: "LoadScript") -> None:
             def predict(self, request: Any, number: int = number) -> None:
                 raise OSError(number, os.strerror(number))
 
-        full[number] = common.answer(Session(), b'{"op": "predict"}')[0]["kind"]
+        full[number] = process.answer(Session(), b'{"op": "predict"}')[0]["kind"]
     assert full == {errno.ENOSPC: "disk", errno.EDQUOT: "disk", errno.EFBIG: "disk", errno.EACCES: "failed"}
 
     runner = load("bench_runner")

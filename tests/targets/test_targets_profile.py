@@ -161,7 +161,7 @@ def test_a_runtime_without_a_profiler_says_so(load: "LoadScript") -> None:
     common = load("runner_common")
     session = common.Session(common.Runtime("none", "", ("fp32",), list, lambda *_: None))
     session.model = common.Loaded(lambda batch: batch, [], lambda: "fp32", "input", [1], "logits", [1])
-    reply, done = common.answer(session, b'{"op": "profile", "n": 3}')
+    reply, done = load("runner_process").answer(session, b'{"op": "profile", "n": 3}')
     assert reply == {"ok": False, "kind": "no-profiler", "message": "this runtime has no per-layer profiler"}
     assert not done
 

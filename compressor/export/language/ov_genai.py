@@ -37,8 +37,8 @@ def _convert(model_folder: Path, precision: str, out: Path) -> str:
         model = _stateful(ov, *_traced(ov, model_folder))
         made = f"openvino {ov.__version__.partition('-')[0]}, convert_model, with state"
         if precision != "f32":
-            model, how = _packed(model, precision)
-            made = f"{made}; {how}, activations float32"
+            model, packing = _packed(model, precision)
+            made = f"{made}; {packing}, activations float32"
         save(model, out, half=False, name=MODEL)
         _write_tokenizer(ov, model_folder, out)
     for name in BESIDE:
@@ -157,8 +157,8 @@ def _packed(model: Any, precision: str) -> tuple[Any, str]:
         backup_mode=nncf.BackupMode.INT8_SYM,
         advanced_parameters=fallback,
     )
-    how = f"int4 weights in groups of {GROUP}, symmetric, of embeddings and the last layer int8 by channel"
-    return packed, f"nncf {nncf.__version__}, {how}"
+    kinds = f"int4 weights in groups of {GROUP}, symmetric, of embeddings and the last layer int8 by channel"
+    return packed, f"nncf {nncf.__version__}, {kinds}"
 
 
 def _write_tokenizer(ov: Any, model_folder: Path, out: Path) -> None:
