@@ -41,7 +41,9 @@ def gaps_told(texts: Sequence[Sequence[str]]) -> list[str]:
     gaps = [words[0] for words in texts if {word.strip().casefold() for word in words} <= GAPS | {""}]
     if not gaps:
         return []
-    return [f"{len(gaps):,} texts say {gaps[0].strip()} alone, as programs write what is missing: leave them out where so"]
+    return [
+        f"{len(gaps):,} texts say {gaps[0].strip()} alone, as programs write what is missing: leave them out where so"
+    ]
 
 
 def digest_of(texts: Sequence[str]) -> bytes:

@@ -123,7 +123,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "no tokens": ({"name": "token_cosine", "at": [["pooled", "pooled"]]}, {}, "this loss wants tokens .*name a stage"),
     "a layer too many": ({"name": "hint", "at": [["stage3", "stage4"]]}, {}, "there is no stage3: .* has 2"),
-    "maps": ({"name": "attention_transfer"}, {}, "gives tokens, .* and this loss wants maps"),
+    "maps": (
+        {"name": "attention_transfer"}, {}, "gives tokens, .* and this loss wants maps .*losses on logits or",
+    ),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.export.base import QatModel, TwinLayer, Twins
@@ -31,6 +31,7 @@ from compressor.runtimes import RUNTIMES
 from compressor.schema.base import read_json
 from compressor.schema.explain import Explanation, GraphLayer, LayerError
 from compressor.schema.quantization import Quantization, Scheme
+from compressor.schema.tensors import TensorSpec
 from compressor.stats import lost_db, sqnr_db
 from tests.export.ort_kit import HEAVY, make_model, make_source
 from tests.kit import pixels
@@ -312,6 +313,21 @@ def test_the_exporters_nodes_lead_back_to_their_modules(tmp_path: Path, opset: i
         "Conv": "stem", "Relu": "act", "Gemm": "head"
     }  # fmt: skip
     assert not [node.name for node in nodes if node.metadata_props], "the file tells nothing of it"
+
+
+@pytest.mark.slow
+def test_a_node_that_torch_puts_in_has_no_module(tmp_path: Path) -> None:
+    """What a dimension that varies is read by."""
+
+    class Positions(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            return (ids + ids.new_ones(ids.shape[1]).cumsum(0)).sum(1, keepdim=True).float()
+
+    spec = TensorSpec(name="ids", dtype="int64", shape=("batch", "tokens"), high=9)
+    modules = to_onnx(Positions(), [spec], None, 18, {}, tmp_path / "m.onnx")
+    nodes = onnx.load(str(tmp_path / "m.onnx")).graph.node
+    assert "Shape" in {node.op_type for node in nodes}
+    assert not [name for name in modules.values() if "metadata_hook" in name]
 
 
 LAYERS = tuple(

@@ -147,7 +147,11 @@ def _layer_pairs(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: in
 
 DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3, "tokens": 2, "scores": 3, "projections": 3, "vocabulary": 2}
 
-HINTS = {"maps": "name a stage", "tokens": "name a stage"}
+
+def _hint(kind: str, layer: Layer) -> str:
+    if kind == "maps" and layer.is_tokens:  # all stages of such a network give them
+        return "choose losses on logits or tokens: kd, cross_entropy, hidden_states, relations"
+    return "name a stage" if kind in ("maps", "tokens") else "leave `at` out"
 
 
 def _require_kind(layer: Layer, row: Loss, at: str, model: LoadedModel) -> None:
@@ -161,7 +165,7 @@ def _require_kind(layer: Layer, row: Loss, at: str, model: LoadedModel) -> None:
         description = f"tokens, {shape}" if layer.is_tokens else shape
         raise KdcError(
             f"{at}: {layer.name} of {model.weights.source} gives {description}, and this loss wants {kind}",
-            f"name {kind}1, {kind}2, …" if kind in INSIDE else HINTS.get(kind, "leave `at` out"),
+            f"name {kind}1, {kind}2, …" if kind in INSIDE else _hint(kind, layer),
         )
 
 

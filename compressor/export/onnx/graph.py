@@ -29,6 +29,9 @@ LOWEST_EXPORTED = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch's exporter notes the modules that a node lies in, from the outermost to the fx node itself."""
 
+NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""What stands there for a node that torch itself puts in, as of a dimension that varies."""
+
 SHARED_BYTES = 4096
 LARGEST = 2_000_000_000
 """Bytes of weights in one file: protobuf ends at 2 GiB, and the graph needs some of it."""
@@ -124,7 +127,8 @@ def _innermost(scopes: str) -> str:
         listed = ast.literal_eval(scopes)
     except (ValueError, SyntaxError):
         return ""
-    return str(listed[-2]) if isinstance(listed, list) and len(listed) > 1 else ""
+    scope = str(listed[-2]) if isinstance(listed, list) and len(listed) > 1 else ""
+    return "" if scope == NO_MODULE else scope
 
 
 def _strip(model: onnx.ModelProto) -> dict[str, str]:

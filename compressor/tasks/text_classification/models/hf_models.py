@@ -95,8 +95,8 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
         )
     if text := _read_otherwise(transformers, reference, tokenizer):
         notes.append(
-            f"{source}: its {FILE}, by which kdc goes, reads {text!r} as other tokens than transformers does, which goes "
-            "by tokenizer_config.json too; where the model was trained with transformers, "
+            f"{source}: its {FILE}, by which kdc goes, reads {text!r} as other tokens than transformers does, which "
+            "goes by tokenizer_config.json too; where the model was trained with transformers, "
             "AutoTokenizer.from_pretrained(PATH).save_pretrained(PATH) mends the file"
         )
     spellings = None if names is None else tuple((name,) for name in names)
@@ -242,7 +242,7 @@ def save_architecture(network: TextClassifier, folder: Path) -> None:
 
 
 PROBES = (
-    "The quick Brown-FOX, 12.5 jumps over \"it\" & isn't there!",
+    'The quick Brown-FOX, 12.5 jumps over "it" & isn\'t there!',
     "Ça va, naïve Œuvre? ÄÖÜ ß İstanbul",
     "日本語と中文 한국어 مرحبا 🙂",
     " two  blanks\tand a\nline ",
