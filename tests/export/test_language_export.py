@@ -9,6 +9,7 @@ import pytest
 from compressor.errors import KdcError
 from compressor.export.language import build, language_builder_of
 from compressor.export.language.base import LanguageBuilder, require_tokens
+from compressor.export.language.ort_genai import _require_runnable
 from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
 from tests.export.language_kit import (
@@ -183,6 +184,29 @@ def test_another_tokenizer_is_noticed(tmp_path: Path) -> None:
 def test_every_row_has_its_builder(runtime: str) -> None:
     assert isinstance(language_builder_of(runtime), LanguageBuilder)
     assert {"int8", "int4", FLOAT[runtime]} == set(RUNTIMES[runtime].precisions)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        ({"head_size": 24}, "runs no attention with heads of 24, only of multiples of 16"),
+        (
+            {"head_size": 32, "sliding_window": {"window_size": 16}},
+            "reads no text at once that is longer than the model's attention, 16 tokens",
+        ),
+        ({"head_size": 32, "sliding_window": {"window_size": 64}}, None),
+    ],
+)
+def test_what_would_fail_where_it_runs_is_not_built(
+    tmp_path: Path, decoder: dict[str, object], message: str | None
+) -> None:
+    (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"context_length": 64, "decoder": decoder}}))
+    if message is None:
+        _require_runnable(tmp_path)
+        return
+    with pytest.raises(KdcError, match=message) as caught:
+        _require_runnable(tmp_path)
+    assert caught.value.hint == "choose openvino-genai"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from compressor.errors import KdcError, needs
+from compressor.errors import KdcError, first_line, needs
 from compressor.export.language.base import LanguageBuilder, config_of, write_json
 from compressor.export.quiet import quiet
 from compressor.files.atomic import TEMPORARY
@@ -21,6 +21,7 @@ __all__ = ["BUILDER"]
 
 NAME = "onnxruntime-genai"
 PURPOSE = f"an export to {NAME}"
+OTHER = "choose openvino-genai"
 MODEL, CONFIG = "model.onnx", "genai_config.json"
 BLOCK = 32
 """Weights that share a scale."""
@@ -43,7 +44,7 @@ def _convert(model_folder: Path, precision: str, out: Path) -> str:
             _build(model_folder, config, _tied_int8(_matrices(Path(scratch) / "float32")), out)
         else:
             _build(model_folder, config, _weights(precision, tied), out)
-    _require_heads(out)
+    _require_runnable(out)
     _complete(model_folder, config, out)
     version = needs("onnxruntime_genai", RUNTIMES[NAME].install, PURPOSE).__version__
     return f"onnxruntime-genai {version}, models.builder{_told_of(precision, tied)}"
@@ -94,8 +95,10 @@ def _build(model_folder: Path, config: dict[str, Any], weights: dict[str, Any] |
         except NotImplementedError as error:
             kind = (config.get("architectures") or [config.get("model_type")])[0]
             raise KdcError(
-                f"onnxruntime-genai builds no model of the architecture {kind} ({error})", "choose openvino-genai"
+                f"onnxruntime-genai builds no model of the architecture {kind} ({first_line(error)})", OTHER
             ) from None
+        except (AttributeError, KeyError, ValueError) as error:
+            raise KdcError(f"onnxruntime-genai cannot build the model: {first_line(error)}", OTHER) from None
 
 
 def _matrices(folder: Path) -> list[str]:
@@ -130,12 +133,17 @@ def _modules() -> Iterator[None]:
         sys.path[:] = path
 
 
-def _require_heads(out: Path) -> None:
-    size = _told(out)["model"]["decoder"]["head_size"]
+def _require_runnable(out: Path) -> None:
+    """Raises KdcError for what is built, and then fails where it runs."""
+    told = _told(out)["model"]
+    size, window = told["decoder"]["head_size"], told["decoder"].get("sliding_window", {}).get("window_size")
     if size % HEAD_MULTIPLE:
         raise KdcError(
-            f"onnxruntime-genai runs no attention with heads of {size}, only of multiples of {HEAD_MULTIPLE}",
-            "choose openvino-genai",
+            f"onnxruntime-genai runs no attention with heads of {size}, only of multiples of {HEAD_MULTIPLE}", OTHER
+        )
+    if window is not None and window < told["context_length"]:
+        raise KdcError(
+            f"onnxruntime-genai reads no text at once that is longer than the model's attention, {window} tokens", OTHER
         )
 
 
