@@ -47,7 +47,8 @@ def funnel() -> nn.Module:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"block_sizes": [2, 2], "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 48}
     config = transformers.FunnelConfig(vocab_size=VOCABULARY, num_labels=3, initializer_range=0.3, **sizes)
-    return transformers.FunnelForSequenceClassification(config)
+    model: nn.Module = transformers.FunnelForSequenceClassification(config)
+    return model
 
 
 @pytest.mark.parametrize(
