@@ -106,8 +106,8 @@ def test_errors_are_answers(
 
     refused("bad-request", "not JSON", runner.send("garbage"))
     refused("bad-request", "not JSON", runner.send("[" * 3))
-    refused("bad-request", "one of: info, load", runner.send("[1]"))
-    refused("bad-request", "one of: info, load", runner.ask("explode"))
+    refused("bad-request", "one of: block, executed", runner.send("[1]"))
+    refused("bad-request", "one of: block, executed", runner.ask("explode"))
     refused("bad-request", "needs model", runner.ask("load"))
     refused("bad-request", "threads", runner.ask("load", model=model, threads=0, precision=precision))
     refused("bad-request", "fp8", runner.ask("load", model=model, threads=1, precision="fp8"))

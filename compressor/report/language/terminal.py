@@ -12,7 +12,7 @@ from compressor.terminal.printable import one_line
 __all__ = ["to_text"]
 
 WIDTH = 80
-TITLE = 10
+TITLE = 14
 MOST_LINES = 6
 
 
