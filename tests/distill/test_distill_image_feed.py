@@ -110,7 +110,7 @@ def test_batches_are_a_function_of_seed_epoch_and_step(data: Dataset, tmp_path: 
 def test_a_image_is_seen_otherwise_in_every_epoch(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compressor.tasks.image_classification.feed.keyed_order", lambda seed, n, epoch: np.arange(n))
+    monkeypatch.setattr("compressor.tasks.mixed_feed.keyed_order", lambda seed, n, epoch: np.arange(n))
     task = task_of(data, {"student": how(16)}, tmp_path)
     first, second = next(task.batches(0, 0)), next(task.batches(1, 0))
     assert torch.equal(first["labels"], second["labels"])

@@ -88,6 +88,15 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
         shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
         notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
     preprocess = preprocess_for(network, tokenizer, source, max_length)
+    notes += _told_of_tokenizer(transformers, reference, tokenizer, source)
+    spellings = None if names is None else tuple((name,) for name in names)
+    loaded = LoadedModel(network, preprocess, spellings, weights, "hf", headless=bool(left), notes=tuple(notes))
+    return check_input(loaded)
+
+
+def _told_of_tokenizer(transformers: Any, reference: str, tokenizer: TextTokenizer, source: str) -> list[str]:
+    """What its file does otherwise than people expect."""
+    notes = []
     if start := tokenizer.unused_start:
         notes.append(
             f"{source}: its {FILE} puts no {start} before a text, since it has no post_processor; a model that was "
@@ -99,9 +108,7 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
             "goes by tokenizer_config.json too; where the model was trained with transformers, "
             "AutoTokenizer.from_pretrained(PATH).save_pretrained(PATH) mends the file"
         )
-    spellings = None if names is None else tuple((name,) for name in names)
-    loaded = LoadedModel(network, preprocess, spellings, weights, "hf", headless=bool(left), notes=tuple(notes))
-    return check_input(loaded)
+    return notes
 
 
 def _from_pretrained(transformers: Any, reference: str, numbers: int | None) -> tuple[Any, dict[str, Any]]:
