@@ -3,8 +3,8 @@ any moment: cleaned up, with one line and exit code 130. Under nohup SIGHUP stay
 
 The signal is an exception, KeyboardInterrupt, wherever the program is, but for three places. While an interruption is
 cleaned up already, no further signal breaks that off, but a third Ctrl-C. Within `uninterrupted` it comes at the end.
-Amid an import other libraries may swallow it, or die of it in their C code: it comes again until it has an effect; or,
-where nothing has begun yet, the program ends at once.
+Amid an import other libraries may swallow it, or die of it in their C code, torch of its own: it comes again until it
+has an effect; or, where nothing has begun yet, the program ends at once.
 """
 
 import atexit
@@ -116,7 +116,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         again = threading.Timer(AGAIN_S, _send_again, [number])
         again.daemon = True
         again.start()
-        if any(map(_loads_c, importing)):
+        if any(map(_loads_c, importing)) or _amid_torch(frame):
             return
     raise KeyboardInterrupt
 
@@ -139,6 +139,16 @@ def _importing(frame: FrameType | None) -> list[FrameType]:
             frames.append(frame)
         frame = frame.f_back
     return frames
+
+
+def _amid_torch(frame: FrameType | None) -> bool:
+    """Whether torch is being imported, whose C++ calls Python on the way, outside of any module's beginning, and ends
+    the process where that raises (`torch._C._c10d_init`)."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and f"{os.sep}torch{os.sep}" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _loads_c(frame: FrameType) -> bool:

@@ -208,6 +208,24 @@ def test_a_signal_before_anything_has_begun(tmp_path: Path, command: str) -> Non
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_signal_while_torch_calls_python_from_its_own_code(tmp_path: Path) -> None:
+    """torch's C++ ends the process where what it calls raises: so the signal waits until torch is there."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nhere = 1\n"
+    )
+    code = (
+        "import sys\nfrom compressor.processes.interruption import catch\ncatch()\n"
+        "sys.path.insert(0, sys.argv[1])\nimport torch\nprint(torch.here, flush=True)\n"
+        "try:\n    import time\n    time.sleep(30)\nexcept KeyboardInterrupt:\n    print('then', flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "1\nthen\n", done.stderr
+
+
 def test_the_program_catches_signals_before_it_imports_the_command_line() -> None:
     """Not even typer comes before that: it takes longer than all that Python itself does."""
     code = "import sys, compressor.__main__; sys.exit(str({'typer', 'json', 'compressor.errors'} & set(sys.modules)))"
