@@ -134,10 +134,10 @@ class CausalLanguageModelling:
         return 0
 
     def store(self, split: Split, preprocess: Preprocess, path: Path, progress: Progress) -> Stored:
-        raise KdcError("kdc export: kdc cannot do that for causal-lm yet")
+        raise KdcError("documents are not stored one by one: a language model's bundle holds their blocks of tokens")
 
     def stored(self, path: Path, preprocess: Preprocess) -> Stored:
-        raise KdcError("kdc export: kdc cannot do that for causal-lm yet")
+        raise KdcError("documents are not stored one by one: a language model's bundle holds their blocks of tokens")
 
     def evaluation(
         self, split: Split, preprocess: Preprocess, batch: int, device: torch.device

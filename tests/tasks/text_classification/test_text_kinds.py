@@ -132,3 +132,12 @@ def test_a_tokenizer_that_transformers_reads_otherwise_is_said(tmp_path: Path, l
         assert "'The quick Brown-FOX" in told[0]
         AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
         assert not load_model(f"hf:{folder}", task="text-classification").notes
+
+
+def test_a_tokenizer_that_transformers_cannot_read_is_said(tmp_path: Path) -> None:
+    """Then nobody has held tokenizer.json against it."""
+    folder = encoder(tmp_path, 1)
+    (folder / "tokenizer_config.json").write_text("[1")
+    [note] = load_model(f"hf:{folder}", task="text-classification").notes
+    assert "transformers cannot read its tokenizer" in note
+    assert "so tokenizer.json was held against nothing" in note

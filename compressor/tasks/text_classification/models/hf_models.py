@@ -102,7 +102,12 @@ def _told_of_tokenizer(transformers: Any, reference: str, tokenizer: TextTokeniz
             f"{source}: its {FILE} puts no {start} before a text, since it has no post_processor; a model that was "
             "trained with one answers otherwise without"
         )
-    if text := _read_otherwise(transformers, reference, tokenizer):
+    try:
+        text = _read_otherwise(transformers, reference, tokenizer)
+    except Exception as error:  # kdc needs it for nothing else; each tokenizer fails in its own way
+        why = first_line(error)
+        return [*notes, f"{source}: transformers cannot read its tokenizer ({why}), so {FILE} was held against nothing"]
+    if text:
         notes.append(
             f"{source}: its {FILE}, by which kdc goes, reads {text!r} as other tokens than transformers does, which "
             "goes by tokenizer_config.json too; where the model was trained with transformers, "
@@ -258,12 +263,8 @@ PROBES = (
 
 def _read_otherwise(transformers: Any, reference: str, tokenizer: TextTokenizer) -> str:
     """What transformers' own tokenizer of a folder or repository reads as other tokens; "" where it reads all as
-    `tokenizer` does, or cannot be had. tokenizer_config.json may change what tokenizer.json says, `do_lower_case`
-    say."""
-    try:
-        theirs = transformers.AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
-        read = [theirs(text, truncation=False, padding=False)["input_ids"] for text in PROBES]
-    except Exception:  # kdc needs it for nothing else
-        return ""
+    `tokenizer` does. tokenizer_config.json may change what tokenizer.json says, `do_lower_case` say."""
+    theirs = transformers.AutoTokenizer.from_pretrained(reference, trust_remote_code=False)
+    read = [theirs(text, truncation=False, padding=False)["input_ids"] for text in PROBES]
     ours = tokenizer.encode([(text,) for text in PROBES])
     return next((text for text, ids, mine in zip(PROBES, read, ours, strict=True) if ids != mine.ids.tolist()), "")
