@@ -63,6 +63,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
+    held = False
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
@@ -80,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.now += 1
             server.most = max(server.most, server.now)
+        self.held = True
         try:
             fault = server.fault_of(prompt)
             if self.headers.get("Authorization") != f"Bearer {server.key}":
@@ -94,8 +96,14 @@ class Handler(BaseHTTPRequestHandler):
                 server.write(what=fault, prompt=prompt)
                 self.fail(fault)
         finally:
-            with server.lock:
-                server.now -= 1
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Count this request as answered: before it is answered, since whoever asked may ask again at once."""
+        if self.held:
+            self.held = False
+            with self.server.lock:
+                self.server.now -= 1
 
     def answer(self, asked: dict[str, Any], prompt: str, chat: bool) -> None:
         text = f"answer to {prompt} [{asked.get('seed')}]"
@@ -141,10 +149,12 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "malformed":
             self.send(200, '{"choices": [{"mess')
         elif fault == "drop":  # a reset, before any answer
+            self.let_go()
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
         elif fault == "half":  # fewer bytes than it says
+            self.let_go()
             self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"choices": [')
             self.close_connection = True
         elif fault == "huge":
@@ -164,6 +174,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.let_go()
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
