@@ -71,14 +71,13 @@ def require_model(reference: str, permitted: str, input_size: int | None, task: 
     """Raise KdcError as `require_found`, of one model. `permitted`: the forms that a wrong one is to be told; `task`:
     what it is for, where its reference does not tell."""
     parsed = parsed_model(reference, permitted)
-    require_own_size(parsed, input_size)
     if (run := parsed.folder("run")) is not None:
-        read_student(run)
+        require_own_size(reference, read_student(run).preprocess, input_size)
     elif (folder := parsed.folder("specialists")) is not None:
         record = read_specialists(folder)
         require_model(record.generalist.source, TRAINABLE, record.input_size)
         for row in record.specialists:
-            read_student(folder / row.run)
+            require_own_size(reference, read_student(folder / row.run).preprocess, input_size)
     else:
         model_task = task_of_model(reference, task)
         assert model_task is not None

@@ -11,6 +11,7 @@ from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
 from compressor.names import class_fault, escaped, lines_of, spelt
 from compressor.references import MODELS, Reference
+from compressor.schema.preprocess import Preprocess
 from compressor.tasks.inference import task_of_model
 from compressor.tasks.table import TASKS
 
@@ -54,11 +55,13 @@ def load_model(reference: str, input_size: int | None = None, task: str | None =
     Raises KdcError where it cannot be found, read safely, or used at that size.
     """
     parsed = parsed_model(reference)
-    require_own_size(parsed, input_size)
     if (run := parsed.folder("run")) is not None:
+        require_own_size(reference, runs.read_student(run).preprocess, input_size)
         return runs.load_run(run)[0]
     if (folder := parsed.folder("specialists")) is not None:
-        return specialists.combined(folder, load_model)
+        model = specialists.combined(folder, load_model)
+        require_own_size(reference, model.preprocess, input_size)
+        return model
     model_task = task_of_model(reference, task)
     assert model_task is not None
     return model_task.load_model(reference, input_size)
@@ -82,11 +85,11 @@ def parsed_model(reference: str, permitted: str = MODELS) -> Reference:
     return parsed
 
 
-def require_own_size(parsed: Reference, input_size: int | None) -> None:
+def require_own_size(reference: str, preprocess: Preprocess, input_size: int | None) -> None:
     """Raise KdcError where a model that kdc trained is asked for another input size than its own."""
-    if parsed.scheme in OWN and input_size is not None:
+    if input_size not in (None, preprocess.size):
         raise KdcError(
-            f"{parsed.text} keeps the input size that it was trained at",
+            f"{reference} keeps the input size that it was trained at: {preprocess.described}",
             "leave out --input-size (of texts, --max-length; of sounds, --clip-seconds)",
         )
 

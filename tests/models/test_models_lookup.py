@@ -85,7 +85,7 @@ def test_all_else_that_distill_names(options: dict[str, Any], said: str) -> None
         ({"teacher": "outputs:t.csv"}, "outputs:t.csv is a table of answers, not a model"),
         ({"teacher": "self"}, f"teacher 'self' is not one of {TRAINABLE}"),
         ({"teacher": "run:nowhere"}, "the run nowhere does not exist"),
-        ({"teacher": "run:begun", "input_size": 32}, "run:begun keeps the input size that it was trained at"),
+        ({"teacher": "run:begun", "input_size": 32}, "begun holds no trained model"),
         ({"teacher": "timm:resnet5O"}, "timm has no model resnet5O"),
         ({"teacher": "timm:resnet5O", "teacher_init": "random"}, "timm has no model resnet5O"),
         ({"teacher": "run:begun", "teacher_init": "random"}, "teacher_init random takes a timm:NAME"),

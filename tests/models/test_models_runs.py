@@ -136,8 +136,12 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_its_input_size(tmp_path: Path) -> None:
-    with pytest.raises(KdcError, match="keeps the input size that it was trained at"):
-        load_model(f"run:{tmp_path}", 64)
+    saved(tmp_path)
+    size = load_model(f"run:{tmp_path}").preprocess.size
+    assert size is not None
+    load_model(f"run:{tmp_path}", size)
+    with pytest.raises(KdcError, match=f"keeps the input size that it was trained at: images of {size}×{size}"):
+        load_model(f"run:{tmp_path}", size + 32)
 
 
 def test_a_full_disk_leaves_no_half_written_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

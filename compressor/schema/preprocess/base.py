@@ -50,6 +50,12 @@ class Preprocess(Noun):
         return None
 
     @property
+    def size(self) -> int | None:
+        """What --input-size (pixels of a side), --max-length (tokens) or --clip-seconds (here milliseconds) say of it;
+        None where nothing does."""
+        return self.most_tokens
+
+    @property
     def lengths(self) -> tuple[int, ...]:
         """At which lengths of a sample latency is measured, beside that of each sample as long as it is."""
         return ()

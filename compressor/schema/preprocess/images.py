@@ -37,6 +37,11 @@ class ImagePreprocess(Preprocess):
         return (TensorSpec("input", "float32", ("batch", 3, *self.input_size)),)
 
     @property
+    def size(self) -> int | None:
+        height, width = self.input_size
+        return height if height == width else None
+
+    @property
     def described(self) -> str:
         return f"images of {self.input_size[0]}×{self.input_size[1]}"
 

@@ -56,6 +56,10 @@ class AudioPreprocess(Preprocess):
         return self.samples / self.sample_rate
 
     @property
+    def size(self) -> int:
+        return round(1000 * self.seconds)
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         if self.features == "waveform":
             return (TensorSpec("input", "float32", ("batch", self.samples)),)
