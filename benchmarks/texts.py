@@ -53,7 +53,7 @@ ARMS: dict[str, tuple[list[dict[str, Any]] | None, list[dict[str, Any]]]] = {
 """The losses of a stage before, which has half of the epochs, and the recipe's own."""
 WITH_HEAD = [{"name": "cross_entropy"}, {"name": "masked_lm", "weight": 0.1}]
 TO_CONVERGENCE = ["--set", "optimizer.lr=1e-4"]
-"""4 epochs at the 5e-5 that `kdc teach` takes leave rare classes unlearned: students on labels alone were better there."""
+"""4 epochs at `kdc teach`'s 5e-5 leave rare classes unlearned: students on labels alone were better there."""
 TAUGHT_BY = {"triple": "teacher-head"}
 FEW = 0.05
 

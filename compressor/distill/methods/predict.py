@@ -14,7 +14,7 @@ from compressor.data.samples import Dataset, Split
 from compressor.distill.host.device import set_up
 from compressor.distill.overlap import tell_overlap
 from compressor.distill.teacher.card import tell_lost_classes
-from compressor.distill.teacher.setup import is_chance
+from compressor.distill.teacher.setup import at_chance
 from compressor.distill.trainer import log_sizes
 from compressor.errors import KdcError
 from compressor.files.locks import locked
@@ -129,8 +129,8 @@ def _predicted(
         {"unlabelled": len(dataset.train) - dataset.info.counts["train"]} if unlabelled else {}
     )
     scored = accuracy_of(validation, dataset.validation.labels, "validation")
-    if is_chance(scored, len(names)):
-        progress.warn(f"{teacher} answers at chance level on the validation split: kdc distill refuses such a teacher")
+    if (said := at_chance(scored, len(names))) is not None:
+        progress.warn(f"{teacher} {said}: kdc distill refuses such a teacher")
     tell_lost_classes(teacher, [scored], names, progress)
     return Predictions(out=str(out), info=info, top_k=top_k, counts=counts, validation=scored)
 

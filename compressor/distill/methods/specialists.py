@@ -30,7 +30,7 @@ from compressor.distill.run_files import SPECIALISTS
 from compressor.distill.run_folder import Destination, acquired, discard_backup, start
 from compressor.distill.teacher.card import tell_lost_classes
 from compressor.distill.teacher.gap import points_apart
-from compressor.distill.teacher.setup import is_chance, scored
+from compressor.distill.teacher.setup import at_chance, scored
 from compressor.distill.trainer import log_sizes
 from compressor.errors import KdcError
 from compressor.files.atomic import write_text
@@ -130,9 +130,9 @@ def _measured(reference: str, generalist: LoadedModel, data: Dataset, progress: 
     logits = _answers(classifier, data.validation, "the generalist's answers", progress)
     score = accuracy_of(logits, data.validation.labels, "validation")
     progress.note(f"generalist {reference}: {scored(score)}")
-    if is_chance(score, len(names)):
+    if (said := at_chance(score, len(names))) is not None:
         raise KdcError(
-            f"generalist {reference} answers at chance level on the validation split",
+            f"generalist {reference} {said}",
             f"fine-tune it first: kdc teach --teacher {reference} --data … --out teacher",
         )
     return logits

@@ -25,7 +25,7 @@ from compressor.stats import scored as figures
 from compressor.stats.scores import scored_any
 from compressor.tasks.base import BatchModel, Feed
 
-__all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
+__all__ = ["at_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
 
 
 def measured(
@@ -128,20 +128,23 @@ def scored(score: Score) -> str:
     return f"{score.split} {scored_any(score)}, n={score.n:,} documents of {score.bytes:,} bytes"
 
 
-def is_chance(score: Score, classes: int) -> bool:
-    """Whether a model does not clearly beat guessing: its perplexity is not below the size of its vocabulary; or its
-    balanced accuracy, brought to 0 = chance and 1 = perfect, is below 0.05 or within two standard errors of 0 (as if
-    each class held n / classes samples)."""
+def at_chance(score: Score, classes: int) -> str | None:
+    """What is to be said of a model that does not clearly beat guessing; None of one that does. It does not where its
+    perplexity is not below the size of its vocabulary; or where its balanced accuracy, brought to 0 = chance and 1 =
+    perfect, is below 0.05 or within two standard errors of 0 (as if each class held n / classes samples)."""
+    guesses = "answers at chance level on the validation split"
     if not isinstance(score, Accuracy):
-        return score.perplexity >= classes
-    chance = 1 / classes
-    error = (score.balanced * (1 - score.balanced) / score.n) ** 0.5
-    skill = (score.balanced - chance) / (1 - chance)
-    return bool(skill < max(0.05, 2 * error / (1 - chance)))
+        return guesses if score.perplexity >= classes else None
+    skill = (score.balanced - 1 / classes) / (1 - 1 / classes)
+    if skill < 0.05:
+        return guesses
+    error = (score.balanced * (1 - score.balanced) / score.n) ** 0.5 / (1 - 1 / classes)
+    return "cannot be told from chance by so small a validation split" if skill < 2 * error else None
 
 
 def refuse_chance(score: Score, classes: int, source: str) -> None:
-    if not is_chance(score, classes):
+    said = at_chance(score, classes)
+    if said is None:
         return
     hint = f"fine-tune it first: kdc teach --teacher {source} --data … --out teacher, then --teacher run:teacher"
     if is_table(source):
@@ -152,4 +155,4 @@ def refuse_chance(score: Score, classes: int, source: str) -> None:
         figure = f"balanced accuracy {score.balanced:.1%} of {classes} classes (n={score.n})"
     else:
         figure = f"perplexity {score.perplexity:.4g} with a vocabulary of {classes:,} (n={score.n})"
-    raise KdcError(f"teacher {source} answers at chance level on the validation split: {figure}", hint)
+    raise KdcError(f"teacher {source} {said}: {figure}", hint)
