@@ -1,12 +1,13 @@
-"""What distillation gains on a language model: labels alone, forward KL, Jensen-Shannon, in bits a byte.
+"""What distillation gains on a language model: labels alone, divergences, what the teacher writes, in bits a byte.
 
     bible -f gen1:1-rev22:21 > bible.txt          (Debian bible-kjv and bible-kjv-text)
     python -m benchmarks.language --bible bible.txt --work language [--seed 0 1 2] [--arm labels kd jsd] [--chapters 60]
 
 A chapter of the King James text is a document. The teacher, a Llama of 4 layers and 3.7 M parameters with a vocabulary
 of 2,000, is taught on the training chapters; the students, of 2 layers and 0.66 M, learn from 5 % of them, each arm
-from the same start for as many steps. What is finished is not trained again, what was interrupted goes on, and after
-`--minutes` nothing new is begun: so it runs in slices.
+from the same start for as many steps. `sequence` learns from no chapter itself: from what the teacher writes after the
+first words of each training chapter, drawn at temperature 1. What is finished is not trained again, what was
+interrupted goes on, and after `--minutes` nothing new is begun: so it runs in slices.
 """
 
 import argparse
@@ -19,9 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from compressor.progress import Silent
 from compressor.schema.accuracy import BitsPerByte
 from compressor.schema.base import read_json
 from compressor.schema.student import Student
+from compressor.tasks.table import task_named
 
 ARMS: dict[str, list[dict[str, Any]]] = {
     "labels": [{"name": "cross_entropy"}],
@@ -30,6 +33,9 @@ ARMS: dict[str, list[dict[str, Any]]] = {
     "jsd": [{"name": "jsd", "beta": 0.5}],
     "reverse_kl": [{"name": "reverse_kl"}],
 }
+SEQUENCE = "sequence"
+WORDS, WRITTEN = 16, 128
+"""Of a chapter's start, which the teacher goes on with for so many tokens."""
 VOCABULARY, BLOCK, BATCH = 2000, 128, 16
 TEACHER = {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 8}
 STUDENT = {"num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 352, "num_attention_heads": 4}
@@ -110,6 +116,22 @@ def run(work: Path, name: str, command: list[str], asked: dict[str, Any]) -> Stu
     return read_json(out / "student.json", Student)
 
 
+def completions(work: Path, data: str) -> Path:
+    """What the teacher writes after the first words of each training chapter."""
+    file, prompts = work / "completions.jsonl", work / "prompts.jsonl"
+    if not prompts.exists():
+        train = task_named("causal-lm").open_data(data, progress=Silent()).train
+        starts = [" ".join(train.read(row).text.split()[:WORDS]) for row in range(len(train))]
+        prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in starts))
+    line = [
+        sys.executable, "-m", "compressor", "predict", "--teacher", f"run:{work / 'teacher'}", "--data",
+        f"jsonl:{prompts}", "--mode", "text", "--temperature", "1", "--max-tokens", str(WRITTEN), "--seed", "0",
+        "--licence", "none", "--resume", "--out", str(file),
+    ]  # fmt: skip
+    subprocess.run(line, check=True)
+    return file
+
+
 def told(record: Student) -> str:
     score = record.test
     assert isinstance(score, BitsPerByte)
@@ -121,9 +143,10 @@ def main() -> None:
     parser.add_argument("--bible", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arm", nargs="+", choices=ARMS, default=["labels", "kd", "jsd"])
+    parser.add_argument("--arm", nargs="+", choices=[*ARMS, SEQUENCE], default=["labels", "kd", "jsd", SEQUENCE])
     parser.add_argument("--teacher-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=12, help="of a student: some 21 steps each")
+    parser.add_argument("--sequence-epochs", type=int, default=3, help="of one that learns from completions")
     parser.add_argument("--chapters", type=int, help="the first of them alone, for a try")
     parser.add_argument("--minutes", type=float, default=1e9)
     asked = parser.parse_args()
@@ -135,16 +158,21 @@ def main() -> None:
     teach = ["teach", "--teacher", drawn["teacher"], "--teacher-init", "random", "--max-length", str(BLOCK), *data]
     teacher = run(asked.work, "teacher", teach, recipe(ARMS["labels"], asked.teacher_epochs, 2e-3, 0, 1.0))
     print(f"| teacher, {teacher.weights.parameters / 1e6:.2f} M | {told(teacher)} |", flush=True)
-    distill = [
-        "distill", "--teacher", f"run:{asked.work / 'teacher'}", "--student", drawn["student"], "--student-init",
-        "random", "--max-length", str(BLOCK), *data,
-    ]  # fmt: skip
+    distill = ["distill", "--student", drawn["student"], "--student-init", "random", "--max-length", str(BLOCK), *data]
     for seed in asked.seed:
         for arm in asked.arm:
             if time.monotonic() > until and not (asked.work / f"{arm}-{seed}" / "student.json").exists():
                 continue
-            student = run(asked.work, f"{arm}-{seed}", distill, recipe(ARMS[arm], asked.epochs, 3e-3, seed, 0.05))
-            print(f"| {arm}, seed {seed}, {student.weights.parameters / 1e6:.2f} M | {told(student)} |", flush=True)
+            name, taught = f"{arm}-{seed}", f"run:{asked.work / 'teacher'}"
+            wanted = recipe(ARMS.get(arm, ARMS["labels"]), asked.epochs, 3e-3, seed, 0.05)
+            if arm == SEQUENCE:
+                taught = f"outputs:{completions(asked.work, data[1])}"
+                wanted = recipe(ARMS["labels"], asked.sequence_epochs, 3e-3, seed, 1.0)
+                wanted["completions"] = {"cut_off": False}
+            student = run(asked.work, name, [*distill, "--teacher", taught], wanted)
+            steps = (student.steps_per_epoch or 0) * wanted["epochs"]
+            size = f"{student.weights.parameters / 1e6:.2f} M, {steps} steps"
+            print(f"| {arm}, seed {seed}, {size} | {told(student)} |", flush=True)
 
 
 if __name__ == "__main__":
