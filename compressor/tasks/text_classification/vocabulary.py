@@ -41,15 +41,17 @@ def trimmed(student: LoadedModel, data: Dataset, progress: Progress) -> tuple[Lo
         raise KdcError("--trim-vocabulary: the student is not one network with a table of tokens", "leave it out")
     before = tokenizer_of(preprocess)
     encoded = before.encode(texts_of(data.train), preprocess.max_length)
-    used = {*np.unique(np.concatenate([row.ids for row in encoded])).tolist()} | {*range(preprocess.pad_id + 1)}
+    padding = range(preprocess.pad_id + 1) if _positions_follow_padding(network) else (preprocess.pad_id,)
+    used = {*np.unique(np.concatenate([row.ids for row in encoded])).tolist(), *padding}
     text, ids = cut_tokenizer(before.text, used)
+    pad_id = int(np.searchsorted(ids, preprocess.pad_id))
     tokenizer = kept(TextTokenizer(text, "the trimmed tokenizer"))
     small: nn.Module
     if isinstance(network, StaticClassifier):
         small = with_tokens(network, ids, tokenizer.text)
     else:
-        small = _with_tokens(network, ids, tokenizer.text)
-    changes = {"tokenizer": tokenizer.sha256, "vocabulary": len(ids)}
+        small = _with_tokens(network, ids, tokenizer.text, pad_id)
+    changes = {"tokenizer": tokenizer.sha256, "vocabulary": len(ids), "pad_id": pad_id}
     weights = student.weights.model_copy(
         update={
             "sha256": tensors_sha256(small.state_dict()),
@@ -60,6 +62,11 @@ def trimmed(student: LoadedModel, data: Dataset, progress: Progress) -> tuple[Lo
     told = _told(student, made, data.validation)
     progress.note(told)
     return made, tokenizer.text, told
+
+
+def _positions_follow_padding(network: nn.Module) -> bool:
+    """Whether positions are counted from the padding's id, as RoBERTa's are: it must stay what it is."""
+    return any(hasattr(module, "padding_idx") and not isinstance(module, nn.Embedding) for module in network.modules())
 
 
 def cut_tokenizer(text: str, used: Iterable[int]) -> tuple[str, NDArray[np.int64]]:
@@ -140,6 +147,8 @@ def _renumber(values: dict[str, Any], by_id: dict[int, str], new: dict[int, int]
         model["unk_id"] = new[model["unk_id"]]
     for token in values.get("added_tokens", ()):
         token["id"] = new[token["id"]]
+    if isinstance(padding := values.get("padding"), dict):
+        padding["pad_id"] = new.get(padding.get("pad_id"), 0)
     processors = [values.get("post_processor")]
     while processors:
         processor = processors.pop()
@@ -153,13 +162,16 @@ def _renumber(values: dict[str, Any], by_id: dict[int, str], new: dict[int, int]
                 processor[name][1] = new[processor[name][1]]
 
 
-def _with_tokens(network: TextClassifier, ids: NDArray[np.int64], tokenizer: str) -> TextClassifier:
-    """A copy whose table has these rows."""
+def _with_tokens(network: TextClassifier, ids: NDArray[np.int64], tokenizer: str, pad_id: int) -> TextClassifier:
+    """A copy whose table has these rows, that of the padding at `pad_id`."""
     model: Any = copy.deepcopy(network.model)
     table = model.get_input_embeddings()
     rows = table.weight.detach()[torch.from_numpy(ids)].clone()
-    smaller = nn.Embedding(len(ids), rows.shape[1], padding_idx=table.padding_idx, _weight=rows)
+    padding = None if table.padding_idx is None else pad_id
+    smaller = nn.Embedding(len(ids), rows.shape[1], padding_idx=padding, _weight=rows)
     model.set_input_embeddings(smaller)
+    if model.config.pad_token_id is not None:
+        model.config.pad_token_id = pad_id
     model.config.vocab_size = len(ids)
     return TextClassifier(model, tokenizer).eval()
 

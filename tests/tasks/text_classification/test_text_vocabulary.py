@@ -98,22 +98,23 @@ def test_a_tokenizer_of_another_kind_is_refused() -> None:
         cut_tokenizer(json.dumps(values), {0})
 
 
-@pytest.mark.slow
-def test_a_student_without_unused_tokens_answers_the_same() -> None:
+def student_of(config: Any, text: str) -> LoadedModel:
     import torch
-    from transformers import BertConfig
 
     from compressor.tasks.text_classification.models.classifier import TextClassifier
     from compressor.tasks.text_classification.models.hf_models import built
 
     torch.manual_seed(0)
-    tokenizer = kept(TextTokenizer(wordpiece(), "t"))
-    config = BertConfig(vocab_size=tokenizer.size, num_hidden_layers=1, num_labels=3, **ENCODER)
+    tokenizer = kept(TextTokenizer(text, "t"))
     network = TextClassifier(built(config), tokenizer.text).eval()
     count = sum(parameter.numel() for parameter in network.parameters())
-    weights = Weights(source="t", architecture="bert", sha256="0", licence="none", parameters=count)
-    preprocess = TextPreprocess(tokenizer=tokenizer.sha256, vocabulary=tokenizer.size, max_length=32)
-    student = LoadedModel(network, preprocess, None, weights, "hf")
+    weights = Weights(source="t", architecture=config.model_type, sha256="0", licence="none", parameters=count)
+    pad_id = config.pad_token_id
+    preprocess = TextPreprocess(tokenizer=tokenizer.sha256, vocabulary=tokenizer.size, max_length=32, pad_id=pad_id)
+    return LoadedModel(network, preprocess, None, weights, "hf")
+
+
+def data_of_used() -> Dataset:
     splits = [
         Split(
             name,
@@ -125,20 +126,71 @@ def test_a_student_without_unused_tokens_answers_the_same() -> None:
         for name, rows in (("train", USED), ("validation", OTHERS), ("test", OTHERS))
     ]
     info = DataInfo(source="t", fingerprint="t", class_names=("a", "b", "c"), counts={})
-    hearing = Hearing()
-    made, text, told = trimmed(student, Dataset(info, splits[0], splits[1], splits[2]), hearing)
+    return Dataset(info, splits[0], splits[1], splits[2])
+
+
+def logits_of(model: LoadedModel, rows: list[tuple[str]]) -> Any:
+    import torch
+
+    preprocess = of_texts(model.preprocess)
+    batch = stacked(tokenizer_of(preprocess).encode(rows, preprocess.max_length), preprocess)
+    with torch.no_grad():
+        return model.network(*batch.values()).numpy()
+
+
+@pytest.mark.slow
+def test_a_student_without_unused_tokens_answers_the_same() -> None:
+    from transformers import BertConfig
+
+    student = student_of(BertConfig(vocab_size=149, num_hidden_layers=1, num_labels=3, **ENCODER), wordpiece())
+    count, hearing = student.weights.parameters, Hearing()
+    made, text, told = trimmed(student, data_of_used(), hearing)
     assert text == made.network.tokenizer
     assert hearing.notes == [told]
-    assert of_texts(made.preprocess).vocabulary == tokenizer.size - 30
+    assert of_texts(made.preprocess).vocabulary == 119
     assert made.weights.parameters == count - 30 * 32
     assert made.weights.sha256 != student.weights.sha256
     assert "vocabulary trimmed from 149 to 119 tokens" in told
     assert "of 63 validation texts" in told
     for rows in (USED[:8], OTHERS[:8]):
-        answers = []
-        for model in (student, made):
-            how = of_texts(model.preprocess)
-            batch = stacked(tokenizer_of(how).encode(rows, how.max_length), how)
-            with torch.no_grad():
-                answers.append(model.network(*batch.values()).numpy())
-        assert np.abs(answers[0] - answers[1]).max() < 1e-6
+        assert np.abs(logits_of(student, rows) - logits_of(made, rows)).max() < 1e-6
+
+
+def padded_by(token_id: int) -> str:
+    """As `wordpiece`, with the padding's token at another id."""
+    values = json.loads(wordpiece())
+    tokens = [token for token in values["model"]["vocab"] if token != "[PAD]"]
+    tokens.insert(token_id, "[PAD]")
+    values["model"]["vocab"] = {token: number for number, token in enumerate(tokens)}
+    for token in values["added_tokens"]:
+        token["id"] = values["model"]["vocab"][token["content"]]
+    for special in values["post_processor"]["special_tokens"].values():
+        special["ids"] = [values["model"]["vocab"][token] for token in special["tokens"]]
+    return json.dumps(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "pad_id", "after", "tokens"),
+    [
+        ("Bert", 148, 118, 119),
+        ("ModernBert", 148, 118, 119),
+        # its positions are counted from the padding's id, which stays therefore, with all tokens before it
+        ("Roberta", 20, 20, 149 - 30 + 16),
+    ],
+)
+def test_the_paddings_token_goes_where_the_others_go(kind: str, pad_id: int, after: int, tokens: int) -> None:
+    import transformers
+
+    sizes = {name: value for name, value in ENCODER.items() if "dropout" not in name or kind == "Bert"}
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=149, num_hidden_layers=1, num_labels=3, pad_token_id=pad_id, **sizes
+    )
+    student = student_of(config, padded_by(pad_id))
+    made, text, _ = trimmed(student, data_of_used(), Hearing())
+    preprocess = of_texts(made.preprocess)
+    assert (preprocess.pad_id, preprocess.vocabulary) == (after, tokens)
+    assert json.loads(text)["model"]["vocab"]["[PAD]"] == after
+    for rows in (USED[:8], OTHERS[:8]):
+        assert len({len(text.split()) for (text,) in rows}) > 1, "some are filled up"
+        assert np.abs(logits_of(student, rows) - logits_of(made, rows)).max() < 1e-6
