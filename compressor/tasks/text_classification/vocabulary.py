@@ -148,7 +148,7 @@ def _renumber(values: dict[str, Any], by_id: dict[int, str], new: dict[int, int]
     for token in values.get("added_tokens", ()):
         token["id"] = new[token["id"]]
     if isinstance(padding := values.get("padding"), dict):
-        padding["pad_id"] = new.get(padding.get("pad_id"), 0)
+        padding["pad_id"] = new.get(int(padding.get("pad_id", 0)), 0)
     processors = [values.get("post_processor")]
     while processors:
         processor = processors.pop()
