@@ -16,7 +16,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$work"
 cd "$work"
 
-step() { printf '\n--- %s\n' "$*"; }
+step() { printf '\n--- second %s: %s\n' "$SECONDS" "$*"; }
 
 if [ -z "$sounds" ]; then
     step "a folder of sounds"

@@ -15,7 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$work"
 cd "$work"
 
-step() { printf '\n--- %s\n' "$*"; }
+step() { printf '\n--- second %s: %s\n' "$SECONDS" "$*"; }
 
 if [ ! -d "$data" ]; then
     echo "walkthrough: $data does not exist: apt-get install dataset-fashion-mnist, or give the folder with the IDX files" >&2
