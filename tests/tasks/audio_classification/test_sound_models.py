@@ -184,6 +184,14 @@ def test_wav2vec2_answers_as_transformers_does(tmp_path: Path) -> None:
     assert hf_models.load_hf(str(folder), None).preprocess.inputs[0].shape == ("batch", 5 * RATE)
 
 
+def test_wav2vec2_carries_its_licence_and_terms(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    folder = wav2vec2(tmp_path)
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: house\nlicense_link: https://a.b/terms\n---\n")
+    weights = hf_models.load_hf(str(folder), None).weights
+    assert (weights.licence, weights.terms) == ("house", "https://a.b/terms")
+
+
 def test_models_that_take_spectrograms_are_refused(tmp_path: Path) -> None:
     kind = {"model_type": "audio-spectrogram-transformer", "architectures": ["ASTForAudioClassification"]}
     (tmp_path / "config.json").write_text(json.dumps(kind))

@@ -13,27 +13,24 @@ from compressor.files.atomic import write_text
 from compressor.files.reading import json_value, read_text
 from compressor.hub import from_hub
 from compressor.models.building import described_by, require_files
-from compressor.models.checkpoints.files import stored_in_half
 from compressor.models.features import Staged
+from compressor.models.hf_networks import drawn, loaded, told_of_weights, weights_of, with_all_but_the_head
 from compressor.models.hugging_face import (
-    as_float32,
     class_names_in,
     in_cache,
-    licence_of,
-    pretrained,
     require_hf,
     require_plain_config,
     stored_in,
     transformers_library,
 )
 from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.weights import heads, require_finite, tensors_sha256
+from compressor.models.weights import require_finite
 from compressor.schema.preprocess import AudioPreprocess
-from compressor.schema.student import Weights
 from compressor.tasks.audio_classification.fitting import placeholder
 
 __all__ = ["FAMILY", "HfSound", "from_run", "load_hf", "require_model", "save_architecture", "with_new_classifier"]
 
+AUTO = "AutoModelForAudioClassification"
 FAMILY = "hf"
 HEARING = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d")
 """Types of models that take a waveform."""
@@ -98,30 +95,22 @@ def load_hf(reference: str, milliseconds: int | None) -> LoadedModel:
     A repository that brings no classifier gives a backbone. One that brings one hears `milliseconds`, or 5 seconds.
     """
     require_model(reference)
-    transformers = transformers_library()
     source, folder = f"hf:{reference}", Path(reference)
     if folder.is_dir():
         stored, settings = stored_in(folder, source), _settings(folder, source)
-        model, report = _from_pretrained(transformers, reference, sum(count for _, count in stored.values()))
+        model, report = loaded(AUTO, reference, stored)
     else:
         with from_hub(source, "hf:PATH of a local folder, or check name and connection"):
             _require_hearing(require_plain_config(Path(in_cache(reference, "config.json")), source), source)
             settings = _settings(Path(in_cache(reference, PROCESSOR)).parent, source)
-            model, report = _from_pretrained(transformers, reference, None)
+            model, report = loaded(AUTO, reference, None)
             stored = stored_in(Path(in_cache(reference, "config.json")).parent, source)
     network = HfSound(model, settings.rate, settings.scaled).float().eval()
     left = _left(network, set(report["missing_keys"]), source)
     require_finite(network, source)
-    brought = {name: value for name, value in network.state_dict().items() if name.removeprefix("model.") not in left}
-    weights = Weights(
-        source=source,
-        architecture=str(model.config.model_type),
-        sha256=tensors_sha256(brought),
-        licence=licence_of(reference, model.config),
-        parameters=sum(p.numel() for p in network.parameters()),
-    )
+    weights = weights_of(reference, network, model.config, left)
     names = class_names_in(model.config, source) if not left else None
-    notes = [f"{source}: {half}"] if (half := stored_in_half({dtype for dtype, _ in stored.values()})) else []
+    notes = told_of_weights(source, stored, () if left else sorted(report["unexpected_keys"]))
     preprocess: AudioPreprocess = placeholder("waveform", settings.rate)
     if not left:
         samples = settings.rate * SECONDS if milliseconds is None else round(settings.rate * milliseconds / 1000)
@@ -158,12 +147,6 @@ def _settings(folder: Path, source: str) -> _Settings:
     return _Settings(rate, bool(scaled))
 
 
-def _from_pretrained(transformers: Any, reference: str, numbers: int | None) -> tuple[Any, dict[str, Any]]:
-    """The model, and what transformers says of loading it. `numbers`: those of its weights, where they were counted."""
-    with described_by(f"hf:{reference}", numbers, "the folder must hold config.json and model.safetensors"):
-        return pretrained(transformers.AutoModelForAudioClassification, reference, transformers)
-
-
 def _left(network: HfSound, missing: set[str], source: str) -> set[str]:
     """What the weights do not bring: nothing, or the classifier and the projection before it. Raises KdcError where
     anything else is missing: transformers fills such gaps at random."""
@@ -177,33 +160,13 @@ def _left(network: HfSound, missing: set[str], source: str) -> set[str]:
     return {name for name in missing if not name.startswith(base)}
 
 
-def _built(config: Any) -> nn.Module:
-    transformers = transformers_library()
-    model: nn.Module = transformers.AutoModelForAudioClassification.from_config(
-        config, trust_remote_code=False, **as_float32(transformers)
-    )
-    return model.float()
-
-
 def with_new_classifier(network: HfSound, classes: int) -> HfSound:
     """The same network and weights, but a new classifier of `classes` outputs, drawn as transformers draws it."""
     model: Any = network.model
     config = copy.deepcopy(model.config)
     config.num_labels = classes
-    changed = HfSound(_built(config), network.rate, network.scaled)
-    state = changed.state_dict()
-    outputs = {
-        f"{name}.{part}"
-        for name, layer in changed.named_modules()
-        if any(layer is head for head in heads(changed, classes))
-        for part in ("weight", "bias")
-    }
-    fitting = {
-        name: value
-        for name, value in network.state_dict().items()
-        if name not in outputs and name in state and value.shape == state[name].shape
-    }
-    changed.load_state_dict({**state, **fitting})
+    changed = HfSound(drawn(AUTO, config), network.rate, network.scaled)
+    with_all_but_the_head(changed, network, classes)
     return changed.train(network.training)
 
 
@@ -215,7 +178,7 @@ def from_run(folder: Path, classes: int, numbers: int) -> HfSound:
     with described_by(str(folder), numbers):
         config = transformers_library().AutoConfig.from_pretrained(folder, trust_remote_code=False)
         config.num_labels = classes
-        return HfSound(_built(config), settings.rate, settings.scaled)
+        return HfSound(drawn(AUTO, config), settings.rate, settings.scaled)
 
 
 def save_architecture(network: HfSound, folder: Path) -> None:

@@ -11,12 +11,10 @@ from compressor.files.atomic import write_text
 from compressor.hub import from_hub
 from compressor.install import install_line
 from compressor.models.building import described_by, require_files
-from compressor.models.checkpoints.files import stored_in_half
+from compressor.models.hf_networks import config_from, drawn, loaded, told_of_weights
 from compressor.models.hugging_face import (
-    as_float32,
     in_cache,
     licence_of,
-    pretrained,
     require_hf,
     require_plain_config,
     stored_in,
@@ -36,7 +34,6 @@ from compressor.tasks.causal_lm.tokenizer import CONFIG, TEMPLATE, DocumentToken
 __all__ = [
     "GGUF",
     "built",
-    "config_from",
     "from_run",
     "load_hf",
     "preprocess_for",
@@ -45,6 +42,7 @@ __all__ = [
     "save_tokenizer",
 ]
 
+AUTO = "AutoModelForCausalLM"
 GGUF = ".gguf"
 LONGEST = 512
 """Tokens of a block, where the model takes more and nobody states how many."""
@@ -68,8 +66,7 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
     they are stored. `hf:FILE.gguf`: a GGUF file, its weights and its tokenizer, unpacked. Code in the repository is
     never run. `max_length`: tokens of a block; None: as many as it takes, and 512 at most."""
     require_model(reference)
-    transformers = transformers_library()
-    source, folder, auto = f"hf:{reference}", Path(reference), transformers.AutoModelForCausalLM
+    source, folder = f"hf:{reference}", Path(reference)
     notes: list[str] = []
     if folder.suffix == GGUF:
         from compressor.tasks.causal_lm.models.gguf_file import read_gguf
@@ -85,17 +82,12 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
                 stored = None
             else:
                 stored = stored_in(folder, source)
-            count = None if stored is None else sum(count for _, count in stored.values())
-            with described_by(source, count, "the folder must hold config.json and model.safetensors"):
-                model, report = pretrained(auto, reference, transformers)
+            model, report = loaded(AUTO, reference, stored)
             stored = stored or stored_in(Path(in_cache(reference, "config.json")).parent, source)
         if report["missing_keys"]:
             missing = ", ".join(sorted(report["missing_keys"])[:3])
             raise KdcError(f"{source}: its weights lack {missing}", "they are of another architecture")
-        if spare := sorted(report["unexpected_keys"]):
-            notes.append(f"{source}: its weights also hold {spare[0]}, unknown to its config.json: left out")
-        if half := stored_in_half({dtype for dtype, _ in stored.values()}):
-            notes.append(f"{source}: {half}")
+        notes += told_of_weights(source, stored, sorted(report["unexpected_keys"]))
         network = CausalLm(model, read_tokenizer(folder, source, model.config)).float().eval()
         licence = licence_of(reference, model.config)
     require_finite(network, source)
@@ -168,26 +160,9 @@ def from_run(folder: Path, numbers: int) -> CausalLm:
         return CausalLm(built(config_from(folder)), tokenizer)
 
 
-def config_from(path: Path) -> Any:
-    """The configuration in a folder, or that file."""
-    transformers = transformers_library()
-    folder = path if path.is_dir() else path.parent
-    if path.is_dir() or path.name == "config.json":
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    values = dict(require_plain_config(path, str(path)))
-    kind = values.pop("model_type", None)
-    if not isinstance(kind, str):
-        raise KdcError(f"{path} is no configuration of a model: it has no model_type")
-    return transformers.AutoConfig.for_model(kind, **values)
-
-
 def built(config: Any) -> nn.Module:
     """The network of a configuration, in float32, its weights drawn from torch's generator."""
-    transformers = transformers_library()
-    model: nn.Module = transformers.AutoModelForCausalLM.from_config(
-        config, trust_remote_code=False, **as_float32(transformers)
-    )
-    return model.float()
+    return drawn(AUTO, config)
 
 
 def save_architecture(network: CausalLm, folder: Path) -> None:

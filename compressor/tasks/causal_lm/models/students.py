@@ -9,6 +9,7 @@ from typing import Any
 from compressor.errors import KdcError
 from compressor.models.building import described_by, require_files
 from compressor.models.features import inner_of
+from compressor.models.hf_networks import config_from
 from compressor.models.hugging_face import require_plain_config
 from compressor.models.layer_stack import listed_layers, new_name, stack_of, with_layers
 from compressor.models.loaded import LoadedModel, check_input
@@ -16,7 +17,7 @@ from compressor.models.tokenizers import FILE
 from compressor.models.weights import tensors_sha256
 from compressor.references import Reference
 from compressor.schema.student import Weights
-from compressor.tasks.causal_lm.models.loading import built, config_from, load_hf, preprocess_for, require_model
+from compressor.tasks.causal_lm.models.loading import built, load_hf, preprocess_for, require_model
 from compressor.tasks.causal_lm.models.network import CausalLm
 from compressor.tasks.causal_lm.tokenizer import DocumentTokenizer, of_documents, read_tokenizer
 

@@ -14,30 +14,27 @@ from compressor.errors import KdcError
 from compressor.files.atomic import write_text
 from compressor.hub import from_hub
 from compressor.models.building import described_by, require_files, require_size
-from compressor.models.checkpoints.files import stored_in_half
 from compressor.models.classes import spellings_of
+from compressor.models.hf_networks import config_from, drawn, loaded, told_of_weights, weights_of, with_all_but_the_head
 from compressor.models.hugging_face import (
-    as_float32,
     class_names_in,
     in_cache,
-    licence_of,
-    pretrained,
     require_hf,
     require_plain_config,
     stored_in,
-    terms_of,
     transformers_library,
 )
 from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.weights import heads, require_finite, tensors_sha256
+from compressor.models.weights import heads, require_finite
 from compressor.schema.base import parse
 from compressor.schema.preprocess import ImagePreprocess
-from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.timm_models import preprocess_of, require_scale, require_three
 from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
 
 __all__ = ["from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
+
+AUTO = "AutoModelForImageClassification"
 
 
 def load_hf(reference: str, input_size: int | None) -> LoadedModel:
@@ -48,48 +45,33 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     transformers puts there is random.
     """
     require_size(input_size)
-    transformers = transformers_library()
     source, folder = f"hf:{reference}", Path(reference)
     stored: dict[str, tuple[str, int]] = {}
     require_hf(reference)
     if folder.is_dir():
         stored = _stored(folder, source)
-        model, report, preprocess, licence, terms = _from_pretrained(transformers, reference, input_size, stored)
+        model, report, preprocess = _from_pretrained(reference, input_size, stored)
     else:
         with from_hub(source, "hf:PATH of a local folder, or check name and connection"):
             _require_rgb(Path(in_cache(reference, "config.json")), source)
-            model, report, preprocess, licence, terms = _from_pretrained(transformers, reference, input_size, stored)
+            model, report, preprocess = _from_pretrained(reference, input_size, stored)
             stored = _stored(Path(in_cache(reference, "config.json")).parent, source)
-    config, network = model.config, HfClassifier(model).float().eval()
+    network = HfClassifier(model).float().eval()
     left = _left(network, set(report["missing_keys"]), source)
     require_finite(network, source)
-    brought = {name: value for name, value in network.state_dict().items() if name.removeprefix("model.") not in left}
-    weights = Weights(
-        source=source,
-        architecture=str(getattr(config, "architecture", None) or config.model_type),
-        sha256=tensors_sha256(brought),
-        licence=licence,
-        terms=terms,
-        parameters=sum(p.numel() for p in network.parameters()),
-    )
-    names = _names(config, source) if not left else None
-    half = stored_in_half({dtype for dtype, _ in stored.values()})
-    notes = [f"{source}: {half}"] if half else []
-    if spare := () if left else sorted(report["unexpected_keys"]):
-        shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
-        notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
+    weights = weights_of(reference, network, model.config, left)
+    names = _names(model.config, source) if not left else None
+    notes = told_of_weights(source, stored, () if left else sorted(report["unexpected_keys"]))
     return check_input(LoadedModel(network, preprocess, names, weights, "hf", headless=bool(left), notes=tuple(notes)))
 
 
 def _from_pretrained(
-    transformers: Any, reference: str, input_size: int | None, stored: dict[str, tuple[str, int]]
-) -> tuple[Any, dict[str, Any], ImagePreprocess, str, str]:
-    """The model, what transformers says of loading it, its preprocessing, its licence and terms."""
-    hint = "the folder must hold config.json and model.safetensors"
-    with described_by(f"hf:{reference}", sum(count for _, count in stored.values()) or None, hint):
-        model, report = pretrained(transformers.AutoModelForImageClassification, reference, transformers)
-        preprocess = _preprocess(transformers, reference, model.config, input_size)
-        return model, report, preprocess, licence_of(reference, model.config), terms_of(reference)
+    reference: str, input_size: int | None, stored: dict[str, tuple[str, int]]
+) -> tuple[Any, dict[str, Any], ImagePreprocess]:
+    """The model, what transformers says of loading it, and its preprocessing."""
+    model, report = loaded(AUTO, reference, stored)
+    with described_by(f"hf:{reference}", None):
+        return model, report, _preprocess(transformers_library(), reference, model.config, input_size)
 
 
 def _left(network: HfClassifier, missing: set[str], source: str) -> set[str]:
@@ -106,30 +88,20 @@ def _left(network: HfClassifier, missing: set[str], source: str) -> set[str]:
 
 def from_config(folder: Path, classes: int, weights: int) -> nn.Module:
     """The network that RUN/hf/config.json describes, in float32 and without weights, which are so many numbers."""
-    transformers = transformers_library()
     require_files(folder)
     _require_rgb(folder / "config.json", str(folder))
     with described_by(str(folder), weights):
-        config = transformers.AutoConfig.from_pretrained(folder, num_labels=classes, trust_remote_code=False)
-        return _built(transformers, config)
-
-
-def _built(transformers: Any, config: Any) -> "HfClassifier":
-    return HfClassifier(
-        transformers.AutoModelForImageClassification.from_config(
-            config, trust_remote_code=False, **as_float32(transformers)
-        )
-    ).float()
+        config = config_from(folder)
+        config.num_labels = classes
+        return HfClassifier(drawn(AUTO, config))
 
 
 def with_new_classifier(network: HfClassifier, classes: int) -> HfClassifier:
-    """The same network and weights, but a new classifier of `classes` outputs."""
+    """The same network and weights, but a new classifier of `classes` outputs, drawn as transformers draws it."""
     config: Any = copy.deepcopy(network.model.config)
     config.num_labels = classes
-    changed = _built(transformers_library(), config)
-    state = changed.state_dict()
-    fitting = {name: value for name, value in network.state_dict().items() if value.shape == state[name].shape}
-    changed.load_state_dict({**state, **fitting})
+    changed = HfClassifier(drawn(AUTO, config))
+    with_all_but_the_head(changed, network, classes)
     return changed
 
 

@@ -9,26 +9,20 @@ from torch import nn
 
 from compressor.errors import KdcError, first_line
 from compressor.files.atomic import write_text
-from compressor.files.reading import json_value, read_text
 from compressor.hub import from_hub
 from compressor.models.building import described_by, require_files
-from compressor.models.checkpoints.files import stored_in_half
+from compressor.models.hf_networks import config_from, drawn, loaded, told_of_weights, weights_of, with_all_but_the_head
 from compressor.models.hugging_face import (
-    as_float32,
     class_names_in,
     in_cache,
-    licence_of,
-    pretrained,
     require_hf,
     require_plain_config,
     stored_in,
-    terms_of,
     transformers_library,
 )
 from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.weights import heads, require_finite, tensors_sha256
+from compressor.models.weights import require_finite
 from compressor.schema.preprocess import TextPreprocess
-from compressor.schema.student import Weights
 from compressor.tasks.base import drawn_inputs
 from compressor.tasks.text_classification.models.classifier import (
     TextClassifier,
@@ -39,13 +33,13 @@ from compressor.tasks.text_classification.models.classifier import (
 from compressor.tasks.text_classification.models.masked_lm import read_head, stored_head, write_head
 from compressor.tasks.text_classification.tokenization import FILE, TextTokenizer, read_tokenizer
 
-__all__ = ["built", "config_from", "from_run", "load_hf", "preprocess_for", "save_architecture", "with_new_classifier"]
+__all__ = ["built", "from_run", "load_hf", "preprocess_for", "save_architecture", "with_new_classifier"]
 
 LONGEST = 512
 """Tokens that a model reads which somebody else taught, where it could take more: what that was is not written down."""
 LEAST_OF_VOCABULARY = 0.75
 ENCODERS = "take an encoder: BERT, RoBERTa, DistilBERT, ModernBERT and their like"
-CONFIG_BYTES = 16_000_000
+AUTO = "AutoModelForSequenceClassification"
 
 
 def load_hf(reference: str, max_length: int | None) -> LoadedModel:
@@ -56,42 +50,30 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
     no classifier gives a backbone, since what transformers puts there is random.
     """
     require_hf(reference)
-    transformers = transformers_library()
     source, folder = f"hf:{reference}", Path(reference)
     if folder.is_dir():
         stored, tokenizer = stored_in(folder, source), read_tokenizer(folder, source)
-        model, report = _from_pretrained(transformers, reference, sum(count for _, count in stored.values()))
+        model, report = loaded(AUTO, reference, stored)
     else:
         with from_hub(source, "hf:PATH of a local folder, or check name and connection"):
             require_plain_config(Path(in_cache(reference, "config.json")), source)
             tokenizer = read_tokenizer(Path(in_cache(reference, FILE)).parent, source)
-            model, report = _from_pretrained(transformers, reference, None)
+            model, report = loaded(AUTO, reference, None)
             stored = stored_in(Path(in_cache(reference, "config.json")).parent, source)
     with described_by(source, None):
         head = stored_head(reference, sorted(report["unexpected_keys"]), model)
     network = TextClassifier(model, tokenizer.text, head).float().eval()
     left = _left(network, set(report["missing_keys"]), source)
     require_finite(network, source)
-    brought = {name: value for name, value in network.state_dict().items() if name.removeprefix("model.") not in left}
-    config = model.config
-    weights = Weights(
-        source=source,
-        architecture=str(config.model_type),
-        sha256=tensors_sha256(brought),
-        licence=licence_of(reference, config),
-        terms=terms_of(reference),
-        parameters=sum(p.numel() for p in network.parameters()),
-    )
-    names = class_names_in(config, source) if not left else None
-    notes = [f"{source}: {half}"] if (half := stored_in_half({dtype for dtype, _ in stored.values()})) else []
-    if spare := () if left or head else sorted(report["unexpected_keys"]):
-        shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
-        notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
+    weights = weights_of(reference, network, model.config, left)
+    names = class_names_in(model.config, source) if not left else None
+    notes = told_of_weights(source, stored, () if left or head else sorted(report["unexpected_keys"]))
     preprocess = preprocess_for(network, tokenizer, source, max_length)
-    notes += _told_of_tokenizer(transformers, reference, tokenizer, source)
+    notes += _told_of_tokenizer(transformers_library(), reference, tokenizer, source)
     spellings = None if names is None else tuple((name,) for name in names)
-    loaded = LoadedModel(network, preprocess, spellings, weights, "hf", headless=bool(left), notes=tuple(notes))
-    return check_input(loaded)
+    return check_input(
+        LoadedModel(network, preprocess, spellings, weights, "hf", headless=bool(left), notes=tuple(notes))
+    )
 
 
 def _told_of_tokenizer(transformers: Any, reference: str, tokenizer: TextTokenizer, source: str) -> list[str]:
@@ -114,13 +96,6 @@ def _told_of_tokenizer(transformers: Any, reference: str, tokenizer: TextTokeniz
             "AutoTokenizer.from_pretrained(PATH).save_pretrained(PATH) mends the file"
         )
     return notes
-
-
-def _from_pretrained(transformers: Any, reference: str, numbers: int | None) -> tuple[Any, dict[str, Any]]:
-    """The model, and what transformers says of loading it. `numbers`: those of its weights, where they were counted."""
-    source = f"hf:{reference}"
-    with described_by(source, numbers, "the folder must hold config.json and model.safetensors"):
-        return pretrained(transformers.AutoModelForSequenceClassification, reference, transformers)
 
 
 def _left(network: TextClassifier, missing: set[str], source: str) -> set[str]:
@@ -199,27 +174,9 @@ def from_run(folder: Path, classes: int, numbers: int, tokenizer: TextTokenizer)
         return TextClassifier(built(config), tokenizer.text, read_head(folder))
 
 
-def config_from(path: Path) -> Any:
-    """The configuration in a folder, or that file."""
-    transformers = transformers_library()
-    folder = path if path.is_dir() else path.parent
-    if path.is_dir() or path.name == "config.json":
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    values = json_value(read_text(path, most=CONFIG_BYTES), str(path))
-    kind = values.get("model_type") if isinstance(values, dict) else None
-    if not isinstance(kind, str):
-        raise KdcError(f"{path} is no configuration of a model: it has no model_type")
-    values.pop("model_type")
-    return transformers.AutoConfig.for_model(kind, **values)
-
-
 def built(config: Any) -> nn.Module:
     """The network of a configuration, in float32, its weights drawn from torch's generator."""
-    transformers = transformers_library()
-    model: nn.Module = transformers.AutoModelForSequenceClassification.from_config(
-        config, trust_remote_code=False, **as_float32(transformers)
-    )
-    return model.float()
+    return drawn(AUTO, config)
 
 
 def with_new_classifier(network: TextClassifier, classes: int) -> TextClassifier:
@@ -228,19 +185,7 @@ def with_new_classifier(network: TextClassifier, classes: int) -> TextClassifier
     config = copy.deepcopy(model.config)
     config.num_labels = classes
     changed = TextClassifier(built(config), network.tokenizer, network.head)
-    state = changed.state_dict()
-    outputs = {
-        f"{name}.{part}"
-        for name, layer in changed.named_modules()
-        if any(layer is head for head in heads(changed, classes))
-        for part in ("weight", "bias")
-    }
-    fitting = {
-        name: value
-        for name, value in network.state_dict().items()
-        if name not in outputs and name in state and value.shape == state[name].shape
-    }
-    changed.load_state_dict({**state, **fitting})
+    with_all_but_the_head(changed, network, classes)
     return changed
 
 

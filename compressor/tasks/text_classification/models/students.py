@@ -10,6 +10,7 @@ from torch import nn
 from compressor.errors import KdcError
 from compressor.models.building import described_by, require_files
 from compressor.models.features import inner_of
+from compressor.models.hf_networks import config_from
 from compressor.models.hugging_face import require_hf, require_plain_config
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import tensors_sha256
@@ -21,7 +22,6 @@ from compressor.tasks.text_classification.models.classifier import TextClassifie
 from compressor.tasks.text_classification.models.cutting import asked_layers, cut, one_teacher
 from compressor.tasks.text_classification.models.hf_models import (
     built,
-    config_from,
     load_hf,
     preprocess_for,
     with_new_classifier,
