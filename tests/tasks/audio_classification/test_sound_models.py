@@ -187,7 +187,9 @@ def test_wav2vec2_answers_as_transformers_does(tmp_path: Path) -> None:
 def test_wav2vec2_carries_its_licence_and_terms(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     folder = wav2vec2(tmp_path)
-    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: house\nlicense_link: https://a.b/terms\n---\n")
+    (folder / "README.md").write_text(
+        "---\nlicense: other\nlicense_name: house\nlicense_link: https://a.b/terms\n---\n"
+    )
     weights = hf_models.load_hf(str(folder), None).weights
     assert (weights.licence, weights.terms) == ("house", "https://a.b/terms")
 
