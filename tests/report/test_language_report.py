@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from compressor import KdcError
 from compressor.report import exit_code_for
+from compressor.report import finish as finish_classifier
 from compressor.report.language import check, finish, report_of, to_json, to_junit, to_markdown, to_text
 from compressor.report.language.read import read_results
 from compressor.schema.language.report import LanguageReport, LanguageRow
@@ -318,6 +320,20 @@ def test_side_by_side_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         finish(folder)
     assert call("report", *folders) == 2
     assert "it is the bundle of a language model" in capsys.readouterr().err
+
+
+def test_as_a_baseline_of_a_classifier_it_is_refused(
+    tmp_path: Path, make_bundle: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nobody is told to make it anew."""
+    finish(write_bundle(tmp_path / "language", {}, TWO))
+    classifier = make_bundle()
+    finish_classifier(classifier)
+    for command in ("check", "report"):
+        assert call(command, classifier, "--baseline", tmp_path / "language") == 2
+        told = capsys.readouterr().err
+        assert "it is the bundle of a language model, which kdc compares with no other yet" in told
+        assert "kdc export" not in told
 
 
 def test_sums_of_documents() -> None:
