@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from compressor.report.decision import figures, samples, shipped
+from compressor.report.decision import figures, samples, seconds_read, shipped
 from compressor.report.render.head import TITLES
 from compressor.report.render.markdown import code, table, text
 from compressor.report.render.provenance import provenance
@@ -92,9 +92,10 @@ def _index(report: Report, bundle: Bundle, row: Row) -> dict[str, Any]:
 def _metrics(report: Report, row: Row) -> Iterator[dict[str, Any]]:
     session = report.session
     where = {} if session is None else {"device": _plain(session.machine.cpu), "threads": row.threads}
-    of_latency = (
-        {} if session is None else {**where, "batch": session.batch, "runtime": _plain(runtime_and_release(row))}
-    )
+    tokens, seconds = report.lengths.timed if report.lengths is not None else None, seconds_read(report, row)
+    long = {"sequence_length": tokens} if tokens else {"seconds": seconds} if seconds else {}
+    runtime = _plain(runtime_and_release(row))
+    of_latency = {} if session is None else {**where, "batch": session.batch, **long, "runtime": runtime}
     for kind, name, figure, arguments in (
         ("accuracy", "Top-1 accuracy", row.accuracy, where),
         ("balanced_accuracy", "Balanced accuracy", row.balanced_accuracy, where),
