@@ -19,7 +19,6 @@ from compressor.cli.options import (
     OverwriteFile,
     Plan,
     ProfileNames,
-    Quiet,
     QuietResult,
     ReportFormat,
     Rounds,
@@ -162,7 +161,7 @@ def report(
     if len(bundle) > 1:
         for_one: dict[str, object] = {"--baseline": baseline, "--history": history, "--push": push}
         for_one["--allow-unmeasured"] = allow_unmeasured
-        _side_by_side(bundle, asked or "md", out, overwrite, for_one)
+        _side_by_side(bundle, asked or "md", out, overwrite, for_one, quiet=quiet and asked is None)
         return
     done = api.report(
         bundle[0], format=asked, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured, baseline=baseline,
@@ -187,16 +186,18 @@ def _print(done: "ReportResult | DevicesResult | LanguageResult", quiet: bool) -
 
 
 def _side_by_side(
-    bundles: list[Path], form: str, out: Path | None, overwrite: bool, for_one: dict[str, object]
+    bundles: list[Path], form: str, out: Path | None, overwrite: bool, for_one: dict[str, object], *, quiet: bool
 ) -> None:
     """What several bundles ship. Raises KdcError for options that mean nothing there."""
     from compressor import api
-    from compressor.terminal.console import show_json, show_result
+    from compressor.terminal.console import show_json, show_line, show_result
 
     if names := [name for name, value in for_one.items() if value]:
         raise KdcError(f"{', '.join(names)} is for one bundle", "name one, or leave the option out")
     done = api.compare(bundles, format=form, out=out, overwrite=overwrite)
-    if out is None:
+    if out is None and quiet:
+        show_line(done.summary)
+    elif out is None:
         (show_json if done.format == "json" else show_result)(done.text)
 
 
@@ -205,7 +206,7 @@ def check(
     baseline: HeldAgainst = None,
     allow_unmeasured: AllowUnmeasured = False,
     as_json: AsJson = False,
-    quiet: Quiet = False,
+    quiet: QuietResult = False,
 ) -> None:
     """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds.
 
@@ -219,8 +220,9 @@ def check(
     done = api.check(bundle, baseline=baseline, allow_unmeasured=allow_unmeasured)
     if as_json:
         show_json(_json(done))
-    elif not quiet:
-        show_line(done.summary)
+        raise typer.Exit(done.exit_code)
+    show_line(done.summary)
+    if not quiet:
         for name, report in _devices(done).items():
             if said := beside_baseline(report):
                 show_line(f"{name} against the baseline: {said}".lstrip())

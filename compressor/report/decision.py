@@ -9,7 +9,19 @@ from compressor.report.gate import broken
 from compressor.report.render.text import estimate, megabytes, number
 from compressor.schema.report import Check, Estimate, Report, Row, Verdict
 
-__all__ = ["Figure", "OpenLine", "conditions", "excess", "figures", "open_lines", "samples", "shipped", "teacher_of"]
+__all__ = [
+    "Figure",
+    "OpenLine",
+    "a_call",
+    "conditions",
+    "excess",
+    "figures",
+    "open_lines",
+    "samples",
+    "seconds_read",
+    "shipped",
+    "teacher_of",
+]
 
 LONGEST_CPU = 60
 
@@ -102,11 +114,27 @@ def samples(report: Report) -> str:
     said = "; ".join(f"{name}: n = {figure.n} {figure.of}" for name, figure in sizes.items() if figure is not None)
     if report.session is None:
         return f"95 % intervals; {said}" if said else "nothing was measured"
-    threads = f", {row.threads} thread{'' if row.threads == 1 else 's'}" if row.threads is not None else ""
     cpu = report.session.machine.cpu
     cpu = cpu if len(cpu) <= LONGEST_CPU else f"{cpu[: LONGEST_CPU - 1]}…"
     over = "" if report.session.device == "local" else f" over {report.session.device}"
-    return f"95 % intervals; {said}; on {cpu}{over}{threads}, batch {report.session.batch}"
+    return f"95 % intervals; {said}; on {cpu}{over}, {a_call(report, row)}"
+
+
+def a_call(report: Report, row: Row) -> str:
+    """What a call of a measured variant is, without which its latency says nothing: "2 threads, batch 1", and how long
+    its samples are where they are of any length: "24 tokens a text", "0.2 seconds a sound"."""
+    threads = [f"{row.threads} thread{'' if row.threads == 1 else 's'}"] if row.threads is not None else []
+    batch = [f"batch {report.session.batch}"] if report.session is not None else []
+    tokens = report.lengths.timed if report.lengths is not None else None
+    seconds = seconds_read(report, row)
+    long = [f"{tokens} tokens"] if tokens else [f"{number(seconds)} seconds"] if seconds else []
+    return ", ".join([*threads, *batch, *(f"{each} a {report.sample}" for each in long)])
+
+
+def seconds_read(report: Report, row: Row) -> float | None:
+    """Of a sample that lasts a time, how much of it the variant reads."""
+    rows = report.real_time.rows if report.real_time is not None else ()
+    return next((each.seconds for each in rows if each.variant == row.name), None)
 
 
 def open_lines(report: Report) -> list[OpenLine]:

@@ -69,12 +69,15 @@ def packed(values: NDArray[Any], dtype: Literal["<i4", "<u8"]) -> str:
 def unpacked(text: str, dtype: Literal["<i4", "<u8"], n: int, where: str) -> NDArray[Any]:
     """`n` numbers of a release. Raises KdcError where there are not just as many."""
     size = n * np.dtype(dtype).itemsize
+    stream = zlib.decompressobj()
     try:
-        content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
+        content = stream.decompress(base64.b64decode(text, validate=True), size + 1)
     except (binascii.Error, zlib.error, ValueError) as error:
         raise KdcError(f"{where} is damaged: {error}") from None
     if len(content) != size:
         raise KdcError(f"{where} is damaged: it does not hold {n} numbers")
+    if not stream.eof or stream.unused_data:  # at its end stands a checksum, which is compared there alone
+        raise KdcError(f"{where} is damaged: it was cut off, or something follows")
     return np.frombuffer(content, dtype)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from compressor.errors import KdcError
 from compressor.files.bundle_folder import counted, device_folders, must_hold_a_bundle, read_steadily, remade_in
 from compressor.report.build import build_report
+from compressor.report.decision import seconds_read
 from compressor.report.gate import failed_lines
 from compressor.report.integrity import verify
 from compressor.report.render.markdown import code, table, text
@@ -55,6 +56,8 @@ def _column(path: Path, report: Report) -> Column:
         measured=report.session.finished if report.session is not None else None,
         machine=report.session.machine.cpu if report.session is not None else None,
         batch=report.session.batch if report.session is not None else None,
+        tokens=report.lengths.timed if report.lengths is not None else None,
+        seconds=seconds_read(report, shipped) if shipped is not None else None,
         threads=shipped.threads if shipped is not None else None,
         test_n=report.test_n,
         test=bundle.eval.contents,
@@ -62,11 +65,17 @@ def _column(path: Path, report: Report) -> Column:
     )
 
 
+def _long(column: Column) -> str:
+    """How long; nothing where all samples are as large."""
+    return f"{column.tokens} tokens" if column.tokens else f"{number(column.seconds)} s" if column.seconds else ""
+
+
 def to_table(bundles: SideBySide) -> str:
     """One markdown table, a column a bundle, and what must be known to compare them."""
     columns = bundles.columns
     header = ["", *(code(column.bundle) for column in columns)]
-    rows = [[title, *(cell(column) for column in columns)] for title, cell in LINES]
+    told = [[title, *(cell(column) for column in columns)] for title, cell in LINES]
+    rows = [row for row in told if any(row[1:])]
     return "\n\n".join(["## kdc: bundles side by side", table(header, rows), *_caveats(bundles)]) + "\n"
 
 
@@ -79,6 +88,7 @@ def _caveats(bundles: SideBySide) -> list[str]:
         title
         for title, values in (
             ("batch", {column.batch for column in bundles.columns}),
+            ("the length of a sample", {column.tokens or column.seconds for column in bundles.columns}),
             ("threads", {column.threads for column in bundles.columns if column.shipped is not None}),
             ("the machine", {column.machine for column in bundles.columns}),
         )
@@ -127,6 +137,7 @@ LINES: tuple[tuple[str, Callable[[Column], str]], ...] = (
     ("measured", lambda column: text(column.measured or NOT_MEASURED)),
     ("machine", lambda column: text(column.machine or NOT_MEASURED)),
     ("batch", lambda column: str(column.batch or NOT_MEASURED)),
+    ("a sample is timed at", _long),
     ("threads", _shipped(lambda row: str(row.threads or NOT_MEASURED))),
     ("made by kdc", lambda column: text(column.kdc)),
 )

@@ -60,6 +60,8 @@ def parse(noun: type[N], values: object, where: str) -> N:
         raise KdcError(f"{where}: expected a mapping of keys to values, found {type(values).__name__}")
     try:
         return noun.model_validate(values)
+    except KdcError as error:  # of a validator that knows what to do next
+        raise KdcError(f"{where}: {error.message}", error.hint) from None
     except ValidationError as error:
         # An unknown key first: a misspelling usually also makes another key missing, and it is the cause.
         items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
@@ -112,7 +114,7 @@ def read_json(path: Path, noun: type[N]) -> N:
     try:
         return parse(noun, values, str(path))
     except KdcError as error:
-        raise KdcError(error.message, noun.made_anew(path)) from None
+        raise KdcError(error.message, error.hint or noun.made_anew(path)) from None
 
 
 def write_json(path: Path, value: Noun) -> None:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from compressor.errors import KdcError
 from compressor.schema.base import Noun
 from compressor.schema.predictions import Kind
 from compressor.schema.preprocess import OfTask, TaskName
@@ -173,7 +174,7 @@ class Bundle(Noun):
     @classmethod
     def _of_classifier(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and "task" in values:
-            raise ValueError("it is the bundle of a language model, which cannot be had here yet")
+            raise KdcError("it is the bundle of a language model, which kdc compares with no other yet", "leave it out")
         return values
 
     @property

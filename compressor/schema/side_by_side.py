@@ -13,8 +13,8 @@ __all__ = ["Column", "SideBySide"]
 class Column(Noun):
     """One bundle. `failed`: the lines that what it ships fails, or, where nothing can be shipped, what every variant
     fails, or else any; `shipped`: that variant, null where none could be chosen; `measured`: when, on which `machine`,
-    with `batch` images a call and, of what ships, so many `threads`; `test`: sha256 of what its `test_n` test samples
-    show, null in bundles of an earlier kdc."""
+    with `batch` samples a call, each of `tokens` or `seconds` where that varies, and, of what ships, so many `threads`;
+    `test`: sha256 of what its `test_n` test samples show, null in bundles of an earlier kdc."""
 
     bundle: str
     kdc: str
@@ -26,6 +26,8 @@ class Column(Noun):
     measured: str | None
     machine: str | None
     batch: int | None
+    tokens: int | None = None
+    seconds: float | None = None
     threads: int | None
     test_n: int
     test: str | None

@@ -105,7 +105,8 @@ def _quantile(blocks: Sequence[Sequence[float]], q: float, confidence: float) ->
     # times their number, which is what the error of the mean needs.
     products = _slow_cosines(len(blocks)) @ surplus
     error = math.sqrt(float((products**2).mean()) / len(blocks)) / float(sizes.mean())
-    reach = t_quantile(confidence, len(products)) * error
+    # By chance no cosine may see of few blocks that they differ: then the next samples on either side are the bounds.
+    reach = max(t_quantile(confidence, len(products)) * error, 0.5 / len(ordered))
     low, high = _bound(ordered, value, q, -reach), _bound(ordered, value, q, reach)
     return Interval(value, min(value, low), max(value, high), len(blocks))
 

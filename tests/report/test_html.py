@@ -25,7 +25,16 @@ from compressor.report.render.text import NOT_MEASURED, number, p_value, share
 from compressor.schema.base import read_json
 from compressor.schema.measurement import Measurement
 from compressor.schema.race import Contender, LossRace, Race, Trial
-from compressor.schema.report import Estimate, Gained
+from compressor.schema.report import (
+    Estimate,
+    Gained,
+    LengthAccuracy,
+    LengthLatency,
+    Lengths,
+    RealTime,
+    RealTimeRow,
+    Spread,
+)
 from compressor.stats import (
     Interval,
     agreement,
@@ -158,6 +167,29 @@ def test_the_first_screen(make_bundle: Make, state: str) -> None:
     assert ("Nothing was measured" in first) == (state == "unmeasured")
     assert "://" not in re.sub(r"<script.*?</script>", "", text, flags=re.S), "it fetches nothing"
     assert len(text) < 1_500_000
+
+
+@pytest.mark.parametrize("state", BUDGETS)
+@pytest.mark.parametrize("teacher", [True, False], ids=["beside a teacher", "alone"])
+def test_texts_and_sounds_in_each_state(make_bundle: Make, state: str, teacher: bool) -> None:
+    """A device that could not be reached has no latency by length, and a page all the same."""
+    variants = {name: each for name, each in VARIANTS.items() if teacher or each.get("role") != "teacher"}
+    bundle = make_bundle(**{**BUDGETS[state], "variants": variants})
+    report, tokens = build_report(bundle), Spread(median=9, lowest=3, highest=20, n=N)
+    first = report.rows[0]
+    timed = (LengthLatency(variant=first.name, length=24, p50_ms=first.p50_ms, p90_ms=None, p50_ratio=None),)
+    scored = () if first.accuracy is None else (
+        LengthAccuracy(variant=first.name, low=1, high=20, accuracy=first.accuracy, retention=None),
+    )  # fmt: skip
+    for latency, accuracy in ((timed, scored), ((), scored), (timed, ()), ((), ())):
+        lengths = Lengths(timed=24, test_tokens=tokens, latency=latency, accuracy=accuracy)
+        told = Page(to_html(bundle, report.model_copy(update={"sample": "text", "lengths": lengths}))).words
+        assert "Test samples have 9.00 tokens in the median" in told
+        assert ("Latency by length" in told) == bool(latency)
+        assert ("Accuracy by length" in told) == bool(accuracy)
+    read = RealTimeRow(variant=first.name, seconds=0.5, ms_per_second=None, factor=None)
+    told = Page(to_html(bundle, report.model_copy(update={"real_time": RealTime(rows=(read,))}))).words
+    assert "Against real time" in told
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.5, "2.00 times smaller"), (2, "2.00 times larger")])

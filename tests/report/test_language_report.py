@@ -4,14 +4,18 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from compressor import KdcError
-from compressor.report import exit_code_for
+from compressor.report import exit_code_for, report_schema
+from compressor.report import finish as finish_classifier
 from compressor.report.language import check, finish, report_of, to_json, to_junit, to_markdown, to_text
 from compressor.report.language.read import read_results
 from compressor.schema.language.report import LanguageReport, LanguageRow
@@ -215,6 +219,57 @@ def test_the_formats_say_the_same(tmp_path: Path) -> None:
     assert f'classname="{FP32}" name="min_tokens_per_s"' in junit
 
 
+@pytest.mark.parametrize("changes", [{}, {"measured": False}, {"teacher": False}], ids=["measured", "not", "alone"])
+def test_report_json_validates_by_the_published_schema(tmp_path: Path, changes: dict[str, Any]) -> None:
+    values = json.loads(to_json(report(tmp_path, {"min_tokens_per_s": 120}, **changes)))
+    validator = jsonschema.Draft202012Validator(json.loads(report_schema()))
+    validator.validate(values)
+    validator.validate({**values, "added_in_a_later_kdc": 1})
+    for wrong in ({**values, "verdict": "maybe"}, {**values, "schema": 2}, {**values, "parameters": "many"}):
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate(wrong)
+    for key in ("schema", "task", "rows", "student_torch"):
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate({name: value for name, value in values.items() if name != key})
+
+
+def test_the_hub_reads_the_card(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", {"min_tokens_per_s": 120}, TWO)
+    told = finish(folder)
+    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"))
+    values = card.data.to_dict()
+    assert (values["license"], values["pipeline_tag"], values["library_name"]) == ("mit", "text-generation", "onnx")
+    assert values["teacher"] == {"source": "timm:big", "license": "mit"}
+    assert values["tags"][-2:] == ["onnxruntime-genai", "int8"]
+    row_shipped = row(told, INT8)
+    results = {result.metric_type: result for result in card.data.eval_results or ()}
+    assert list(results) == ["bits_per_byte", "perplexity", "retention", "tokens_per_second"]
+    score = row_shipped.test
+    assert score is not None
+    wanted = {
+        "bits_per_byte": (score.bits_per_byte, score.low, score.high, 5),
+        "perplexity": (score.perplexity, score.perplexity_low, score.perplexity_high, 5),
+    }
+    for kind, figure in (("retention", row_shipped.retention), ("tokens_per_second", row_shipped.tokens_per_s)):
+        assert figure is not None
+        wanted[kind] = (figure.value, figure.low, figure.high, figure.n)
+    for kind, (value, low, high, n) in wanted.items():
+        arguments = results[kind].metric_args
+        assert arguments is not None
+        assert results[kind].metric_value == value
+        assert (arguments["low"], arguments["high"], arguments["n"]) == (low, high, n)
+        assert arguments["device"] == "Intel(R) Processor N100"
+    assert "What ships lies in `best/`" in card.content
+
+
+def test_a_card_claims_nothing_of_what_was_not_measured(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", {}, TWO, measured=False)
+    finish(folder)
+    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"))
+    assert card.data.eval_results is None
+    assert "library_name" not in card.data.to_dict()
+
+
 def test_a_bundle_is_finished_sealed_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_bundle(tmp_path / "bundle", {"size_mb": 1}, TWO)
     told = finish(folder)
@@ -318,6 +373,20 @@ def test_side_by_side_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         finish(folder)
     assert call("report", *folders) == 2
     assert "it is the bundle of a language model" in capsys.readouterr().err
+
+
+def test_as_a_baseline_of_a_classifier_it_is_refused(
+    tmp_path: Path, make_bundle: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nobody is told to make it anew."""
+    finish(write_bundle(tmp_path / "language", {}, TWO))
+    classifier = make_bundle()
+    finish_classifier(classifier)
+    for command in ("check", "report"):
+        assert call(command, classifier, "--baseline", tmp_path / "language") == 2
+        told = capsys.readouterr().err
+        assert "it is the bundle of a language model, which kdc compares with no other yet" in told
+        assert "kdc export" not in told
 
 
 def test_sums_of_documents() -> None:

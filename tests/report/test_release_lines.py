@@ -1,6 +1,7 @@
 """Held against an earlier bundle: what is lost fails, what is equal passes, a grown test set is compared on what is
 shared, and what cannot be told is told so."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -427,6 +428,11 @@ def test_a_damaged_release_and_other_classes_are_refused(make_bundle: Make) -> N
     ]
     for update, message in impossible:
         with pytest.raises(KdcError, match=message):
+            report_beside(bundle, Baseline("--baseline old", old.release.model_copy(update=update), None))
+    content = base64.b64decode(old.release.labels)
+    for changed in (content[:-6], content + b"x", content[:-1] + bytes([content[-1] ^ 1])):
+        update = {"labels": base64.b64encode(changed).decode()}
+        with pytest.raises(KdcError, match="labels is damaged"):
             report_beside(bundle, Baseline("--baseline old", old.release.model_copy(update=update), None))
     not_finite = variant.model_copy(update={"top1": packed(np.full(200, -1), "<i4")})
     passed = old.release.model_copy(update={"variants": (not_finite,)})

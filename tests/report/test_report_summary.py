@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 import compressor
 from compressor.report import build_report, finish, summary, to_json, to_markdown, verdict_line
-from compressor.schema.report import Verdict
+from compressor.schema.report import Lengths, RealTime, RealTimeRow, Spread, Verdict
 from compressor.terminal.console import rendered_text, show_summary
 from tests.kit import Ended
 from tests.report.test_report_formats import HOSTILE, STATES, hostile, nothing_acts, state
@@ -60,6 +60,19 @@ def test_what_the_figures_rest_on_is_said_to_its_end(make_bundle: Make) -> None:
     )
     assert "…, 2 threads, batch 1." in said
     assert "…, 2 threads, batch 1." in to_markdown(report).partition("<details>")[0]
+
+
+def test_how_long_a_sample_is_where_that_varies(make_bundle: Make) -> None:
+    report = build_report(make_bundle())
+    tokens = Spread(median=9, lowest=3, highest=20, n=200)
+    read = RealTimeRow(variant=report.rows[0].name, seconds=0.5, ms_per_second=None, factor=None)
+    for sample, update, said in (
+        ("text", {"lengths": Lengths(timed=64, test_tokens=tokens, latency=(), accuracy=())}, "64 tokens a text"),
+        ("sound", {"real_time": RealTime(rows=(read,))}, "0.500 seconds a sound"),
+    ):
+        told = report.model_copy(update={"sample": sample, **update})
+        assert f"2 threads, batch 1, {said}." in " ".join(rendered_text(summary(told, "bundle")).split())
+        assert f"2 threads, batch 1, {said}." in to_markdown(told).partition("<details>")[0]
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)

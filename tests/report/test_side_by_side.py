@@ -12,7 +12,15 @@ import pytest
 
 import compressor
 from compressor import KdcError
-from compressor.report import build_report, entry_of, finish, remember, trend_table
+from compressor.report import (
+    build_report,
+    entry_of,
+    finish,
+    remember,
+    side_by_side,
+    side_by_side_table,
+    trend_table,
+)
 from compressor.report.gate import failed_lines
 from compressor.report.history import read_history, sparkline
 from compressor.schema.base import parse
@@ -78,9 +86,31 @@ def test_latencies_of_other_conditions_are_said_not_to_compare(
     finish(third)
     done = kdc("report", bundles[0], third).out
     assert "Their latencies do not compare: batch, threads, the machine differ." in done
+    assert "a sample is timed at" not in done
     assert "| batch | 1 | 8 |" in done
     assert "| threads | 2 | 8 |" in done
     assert "| machine | Intel(R) Processor N100 | another |" in done
+
+
+def test_samples_of_other_lengths_do_not_compare(bundles: tuple[Path, Path]) -> None:
+    found = side_by_side(list(bundles))
+    for first, second, said in (
+        ({"tokens": 16}, {"tokens": 64}, "| a sample is timed at | 16 tokens | 64 tokens |"),
+        ({"seconds": 0.5}, {"seconds": 2.0}, "| a sample is timed at | 0.500 s | 2.00 s |"),
+    ):
+        told = [column.model_copy(update=each) for column, each in zip(found.columns, (first, second), strict=True)]
+        table = side_by_side_table(SideBySide(columns=tuple(told)))
+        assert said in table
+        assert "Their latencies do not compare: the length of a sample differs." in table
+        alike = side_by_side_table(SideBySide(columns=(told[0], told[0])))
+        assert "do not compare" not in alike
+
+
+def test_quiet_is_a_line(bundles: tuple[Path, Path], kdc: Kdc) -> None:
+    done = kdc("report", *bundles, "--quiet")
+    assert done.out == f"{bundles[0]}: pass on profile mini-pc; {bundles[1]}: pass on profile mini-pc\n"
+    assert json.loads(kdc("report", *bundles, "--quiet", "--json").out)["columns"]
+    assert kdc("check", bundles[0], "--quiet").out == "PASS on profile mini-pc: ship s; s holds every line\n"
 
 
 def test_which_lines_a_failed_bundle_fails(make_bundle: Make) -> None:

@@ -82,6 +82,15 @@ def test_paired_ratio_by_hand_and_its_refusal() -> None:
         paired_ratio(ones, {index: [1.0] for index in range(9)})
 
 
+def test_an_interval_has_a_width_though_no_cosine_sees_one() -> None:
+    """+ - - + + - - + + -: over ten rounds both cosines sum to nothing."""
+    sides = [1, 0, 0, 1, 1, 0, 0, 1, 1, 0]
+    rounds = {place: [(10.0 if side else 1.0) + 0.1 * place] for place, side in enumerate(sides)}
+    found = paired_ratio(rounds, {place: [1.0] for place in rounds})
+    # Below the median the highest of the five, above it the lowest.
+    assert (found.low, found.value, found.high) == pytest.approx((1.9, 5.95, 10.0))
+
+
 def test_paired_ratio_of_another_share_of_each_block() -> None:
     ours = dict.fromkeys(range(12), (8.0, 2.0, 1.0, 8.0, 8.0, 8.0))
     theirs = dict.fromkeys(range(12), (4.0, 4.0, 1.0, 1.0, 4.0, 4.0))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.report.arrays import ArrayFile
-from compressor.report.html.samples import Pictures, sample_names
+from compressor.report.html.samples import Pictures, sample_texts
 from compressor.report.html.text import shown
 from compressor.report.latency import teacher_of
 from compressor.report.read import Results
@@ -78,7 +78,7 @@ def _spread_by_entropy(rows: NDArray[np.float64], most: int) -> list[int]:
 def _samples(bundle_dir: Path, results: Results, numbers: list[int], rows: NDArray[np.float64]) -> list[dict[str, Any]]:
     students = [variant for variant in results.bundle.variants if variant.role in ("student", "reference")]
     pictures = Pictures(bundle_dir, results, students[0]).of(numbers) if students else [None] * len(numbers)
-    name = sample_names(bundle_dir, results)
+    name, _ = sample_texts(bundle_dir, results, students[0]) if students else ("test sample {}".format, "")
     return [
         {
             "name": name(number),

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from compressor.report.decision import a_call
 from compressor.report.gate import broken
 from compressor.report.html.tables import figure
 from compressor.report.html.text import shown
@@ -61,6 +62,7 @@ def _latency(report: Report, teacher: Row | None, index: int) -> list[Markup]:
     told = [Markup("p90 {} ms").format(_figure(index, "p90_ms", estimate(row.p90_ms)))] if row.p90_ms else []
     if row.p50_ms is not None:
         told.append(Markup("n = {} {}").format(row.p50_ms.n, row.p50_ms.of))
+        told.append(Markup("{}").format(shown(a_call(report, row))))
     if teacher is not None and teacher.p50_ms is not None:
         theirs = _figure(report.rows.index(teacher), "p50_ms", estimate(teacher.p50_ms))
         told.append(Markup("teacher: {} ms").format(theirs))

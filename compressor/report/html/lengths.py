@@ -15,19 +15,16 @@ WIDTH, HEIGHT, LEFT, RIGHT = 420.0, 300.0, 44.0, 30.0
 INTERVALS = "[low–high] are 95 % intervals"
 
 
-def length_tables(report: Report) -> dict[str, Table]:
-    """By name, those that there is something to say in."""
+def length_tables(report: Report) -> dict[str, Table | None]:
+    """By name, None where there is nothing to say in it; empty where samples are all as large."""
     lengths = report.lengths
     if lengths is None:
         return {}
-    tables = {}
-    if three_rows(report):
-        tables["three"] = _three(report, lengths)
-    if lengths.latency:
-        tables["latency"] = _latency(report, lengths)
-    if lengths.accuracy:
-        tables["accuracy"] = _accuracy(report, lengths)
-    return tables
+    return {
+        "three": _three(report, lengths) if three_rows(report) else None,
+        "latency": _latency(report, lengths) if lengths.latency else None,
+        "accuracy": _accuracy(report, lengths) if lengths.accuracy else None,
+    }
 
 
 def tokens_told(report: Report) -> str:

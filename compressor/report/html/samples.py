@@ -20,7 +20,7 @@ from compressor.report.read import Results
 from compressor.schema.bundle import Variant
 from compressor.tasks.table import shipping_of
 
-__all__ = ["Disagreements", "Pictures", "disagreements", "pictured", "sample_names", "teacher_answers"]
+__all__ = ["Disagreements", "Pictures", "disagreements", "pictured", "sample_texts", "teacher_answers"]
 
 SHOWN = 16
 PIXELS = 56
@@ -92,10 +92,8 @@ def pictured(
     chosen = _by_turns(numbers, labels)[:SHOWN]
     variant = next(variant for variant in results.bundle.variants if variant.name == name)
     pictures = Pictures(bundle_dir, results, variant)
-    names, classes = sample_names(bundle_dir, results), results.bundle.student.class_names
-    missing = pictures.missing
-    if variant.raw is not None and shipping_of(variant.task).in_words:
-        names, missing = _texts(bundle_dir, variant.raw.samples, names)
+    names, missing = sample_texts(bundle_dir, results, variant)
+    missing, classes = pictures.missing if missing is None else missing, results.bundle.student.class_names
     listed = tuple(
         {
             "name": names(number),
@@ -124,6 +122,15 @@ def teacher_answers(results: Results) -> NDArray[np.int64] | None:
         return results.table.top1
     teacher = teacher_of(results)
     return results.answers[teacher.name].top1 if teacher is not None and teacher.name in results.answers else None
+
+
+def sample_texts(bundle_dir: Path, results: Results, variant: Variant) -> tuple[Callable[[int], str], str | None]:
+    """What a sample is called: a text as it begins, else its name; and why the texts cannot be read, empty where they
+    can be; None where samples are no texts."""
+    names = sample_names(bundle_dir, results)
+    if variant.raw is None or not shipping_of(variant.task).in_words:
+        return names, None
+    return _texts(bundle_dir, variant.raw.samples, names)
 
 
 def _texts(bundle_dir: Path, path: str, names: Callable[[int], str]) -> tuple[Callable[[int], str], str]:

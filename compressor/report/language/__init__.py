@@ -12,8 +12,9 @@ from compressor.files.locks import locked
 from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.integrity import seal, verify
 from compressor.report.language.build import report_of
-from compressor.report.language.read import read_results
-from compressor.report.language.render import to_card, to_markdown
+from compressor.report.language.card import to_card
+from compressor.report.language.read import LanguageResults, read_results
+from compressor.report.language.render import to_markdown
 from compressor.report.language.terminal import to_text
 from compressor.report.render.formats import to_json
 from compressor.report.render.junit import to_junit
@@ -28,8 +29,9 @@ WAIT_S = 60.0
 def finish(folder: Path, allow_unmeasured: bool = False) -> LanguageReport:
     """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle. For a bundle that does
     not count yet: a kill on the way leaves one that is nothing. There is no report.html."""
-    report = report_of(read_results(folder))
-    for name, text in _texts(report, allow_unmeasured).items():
+    results = read_results(folder)
+    report = report_of(results)
+    for name, text in _texts(report, results, allow_unmeasured).items():
         if not _holds(folder / name, text):
             write_text(folder / name, text)
     ship(folder, report)
@@ -70,12 +72,12 @@ def _check(bundle_dir: Path) -> LanguageReport:
     return report
 
 
-def _texts(report: LanguageReport, allow_unmeasured: bool) -> dict[str, str]:
+def _texts(report: LanguageReport, results: LanguageResults, allow_unmeasured: bool) -> dict[str, str]:
     return {
         "report.json": to_json(report),
         "report.md": to_markdown(report, allow_unmeasured),
         "junit.xml": to_junit(report),
-        "README.md": to_card(report),
+        "README.md": to_card(report, results.bundle),
     }
 
 
@@ -88,8 +90,9 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> LanguageReport | Non
         verify(bundle_dir)
     except KdcError:
         return None
-    report = report_of(read_results(folder))
-    written = all(_holds(folder / name, text) for name, text in _texts(report, allow_unmeasured).items())
+    results = read_results(folder)
+    report = report_of(results)
+    written = all(_holds(folder / name, text) for name, text in _texts(report, results, allow_unmeasured).items())
     return report if written and not problems_of_best(folder, report) else None
 
 

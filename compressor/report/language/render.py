@@ -21,7 +21,7 @@ from compressor.schema.accuracy import BitsPerByte
 from compressor.schema.language.report import LanguageReport, LanguageRow, LanguageSession
 from compressor.schema.report import Check, Estimate
 
-__all__ = ["MOST_LINES", "figures", "shipped", "to_card", "to_markdown"]
+__all__ = ["MOST_LINES", "card_body", "figures", "shipped", "to_markdown"]
 
 MOST_LINES = 25
 """Before what is folded."""
@@ -271,8 +271,8 @@ def _measured(report: LanguageReport, session: LanguageSession) -> Iterator[str]
         )
 
 
-def to_card(report: LanguageReport) -> str:
-    """README.md of the bundle."""
+def card_body(report: LanguageReport) -> str:
+    """README.md of the bundle, below its metadata."""
     row = shipped(report)
     lines = [
         f"# {text(report.student)}{'' if row is None else f', {text(row.name)}'}",

@@ -6,17 +6,18 @@ from typing import Any
 
 import yaml
 
-from compressor.report.decision import figures, samples, shipped
+from compressor.report.decision import figures, samples, seconds_read, shipped
 from compressor.report.render.head import TITLES
 from compressor.report.render.markdown import code, table, text
 from compressor.report.render.provenance import provenance
 from compressor.report.render.text import runtime_and_release
 from compressor.schema.bundle import Bundle, Variant
+from compressor.schema.language.report import LanguageReport, LanguageRow
 from compressor.schema.report import Estimate, Report, Row
 from compressor.schema.student import Weights
 from compressor.terminal.printable import one_line
 
-__all__ = ["to_card"]
+__all__ = ["front_matter", "interval", "licence", "of_ancestors", "of_row", "plain", "to_card"]
 
 LONGEST = 200
 """Signs of a name in the metadata."""
@@ -29,40 +30,62 @@ LICENCES = {
 }  # fmt: skip
 """As the hub spells those that it knows; another one is "other", and its name stands beside it."""
 
-LIBRARIES = {"onnxruntime": "onnx", "openvino": "openvino", "executorch": "executorch", "litert": "litert"}
+LIBRARIES = {
+    "onnxruntime": "onnx",
+    "onnxruntime-genai": "onnx",
+    "openvino": "openvino",
+    "openvino-genai": "openvino",
+    "executorch": "executorch",
+    "litert": "litert",
+}
 
 
 def to_card(report: Report, bundle: Bundle) -> str:
     """The card. Its metadata has an `EvalResult` for each of accuracy, balanced accuracy, retention and p50 of the
     variant that ships, with interval, n and device in `metric_args`; none where nothing is chosen or measured."""
-    metadata = yaml.safe_dump(_metadata(report, bundle), allow_unicode=True, sort_keys=False, width=1000)
-    return f"---\n{metadata}---\n\n" + "\n\n".join(_body(report, bundle)) + "\n"
+    return front_matter(_metadata(report, bundle)) + "\n\n".join(_body(report, bundle)) + "\n"
+
+
+def front_matter(metadata: dict[str, Any]) -> str:
+    """What the hub reads, before the card."""
+    return f"---\n{yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False, width=1000)}---\n\n"
+
+
+def licence(name: str) -> dict[str, str]:
+    """Of the student's weights, as the hub has it."""
+    if name.lower() in LICENCES:
+        return {"license": name.lower()}
+    return {"license": "other", "license_name": plain(name)}
+
+
+def of_row(row: Row | LanguageRow | None, task: str) -> dict[str, Any]:
+    """With which library what ships is run, its task as the hub calls it, and its tags."""
+    library = {} if row is None or row.runtime not in LIBRARIES else {"library_name": LIBRARIES[row.runtime]}
+    tags = ["knowledge-distillation", "kdc", *(() if row is None else map(plain, (row.runtime, row.precision)))]
+    return {**library, "pipeline_tag": task, "tags": tags}
+
+
+def of_ancestors(report: Report | LanguageReport) -> dict[str, Any]:
+    """Whose work the student is made of, with their licences."""
+    told = [
+        {
+            "source": plain(ancestor.source),
+            "model": plain(ancestor.model),
+            "license": plain(ancestor.licence),
+            "terms": plain(ancestor.terms),
+        }
+        for ancestor in report.ancestors
+    ]
+    teacher = {"source": plain(report.teacher), "license": plain(report.teacher_licence)}
+    return {"teacher": teacher, "ancestors": told}
 
 
 def _metadata(report: Report, bundle: Bundle) -> dict[str, Any]:
     row = shipped(report)
-    weights = _weights(report, bundle)
-    known = weights.licence.lower() in LICENCES
-    licence = (
-        {"license": weights.licence.lower()} if known else {"license": "other", "license_name": _plain(weights.licence)}
-    )
-    teacher = _plain(report.teacher_licence)
-    library = {} if row is None or row.runtime not in LIBRARIES else {"library_name": LIBRARIES[row.runtime]}
     return {
-        **licence,
-        **library,
-        "pipeline_tag": bundle.student.task,
-        "tags": ["knowledge-distillation", "kdc", *(() if row is None else map(_plain, (row.runtime, row.precision)))],
-        "teacher": {"source": _plain(report.teacher), "license": teacher},
-        "ancestors": [
-            {
-                "source": _plain(ancestor.source),
-                "model": _plain(ancestor.model),
-                "license": _plain(ancestor.licence),
-                "terms": _plain(ancestor.terms),
-            }
-            for ancestor in report.ancestors
-        ],
+        **licence(_weights(report, bundle).licence),
+        **of_row(row, bundle.student.task),
+        **of_ancestors(report),
         "model-index": [_index(report, bundle, row)] if row is not None and list(_metrics(report, row)) else [],
     }
 
@@ -74,14 +97,14 @@ def _weights(report: Report, bundle: Bundle) -> Weights:
 
 def _index(report: Report, bundle: Bundle, row: Row) -> dict[str, Any]:
     return {
-        "name": f"{_plain(report.student)}-{_plain(row.name)}",
+        "name": f"{plain(report.student)}-{plain(row.name)}",
         "results": [
             {
                 "task": {"type": bundle.student.task, "name": bundle.student.task.replace("-", " ").capitalize()},
                 "dataset": {
-                    "type": _plain(report.data),
-                    "name": _plain(report.data),
-                    "split": _plain(report.test_split),
+                    "type": plain(report.data),
+                    "name": plain(report.data),
+                    "split": plain(report.test_split),
                 },
                 "metrics": list(_metrics(report, row)),
             }
@@ -91,10 +114,11 @@ def _index(report: Report, bundle: Bundle, row: Row) -> dict[str, Any]:
 
 def _metrics(report: Report, row: Row) -> Iterator[dict[str, Any]]:
     session = report.session
-    where = {} if session is None else {"device": _plain(session.machine.cpu), "threads": row.threads}
-    of_latency = (
-        {} if session is None else {**where, "batch": session.batch, "runtime": _plain(runtime_and_release(row))}
-    )
+    where = {} if session is None else {"device": plain(session.machine.cpu), "threads": row.threads}
+    tokens, seconds = report.lengths.timed if report.lengths is not None else None, seconds_read(report, row)
+    long = {"sequence_length": tokens} if tokens else {"seconds": seconds} if seconds else {}
+    runtime = plain(runtime_and_release(row))
+    of_latency = {} if session is None else {**where, "batch": session.batch, **long, "runtime": runtime}
     for kind, name, figure, arguments in (
         ("accuracy", "Top-1 accuracy", row.accuracy, where),
         ("balanced_accuracy", "Balanced accuracy", row.balanced_accuracy, where),
@@ -102,14 +126,15 @@ def _metrics(report: Report, row: Row) -> Iterator[dict[str, Any]]:
         ("latency", "p50 latency of one call, ms", row.p50_ms, of_latency),
     ):
         if figure is not None:
-            yield {"type": kind, "value": figure.value, "name": name, "args": {**_interval(figure), **arguments}}
+            yield {"type": kind, "value": figure.value, "name": name, "args": {**interval(figure), **arguments}}
 
 
-def _interval(figure: Estimate) -> dict[str, Any]:
-    return {"confidence": 0.95, "low": figure.low, "high": figure.high, "n": figure.n, "of": _plain(figure.of)}
+def interval(figure: Estimate) -> dict[str, Any]:
+    """The arguments of a metric: what its figure rests on."""
+    return {"confidence": 0.95, "low": figure.low, "high": figure.high, "n": figure.n, "of": plain(figure.of)}
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """A name as metadata has it: one line, in which nothing acts."""
     line = one_line(value) or "unknown"
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

@@ -21,13 +21,20 @@ def to_json(report: Report | LanguageReport | Devices) -> str:
 
 def report_schema() -> str:
     """The JSON Schema (draft 2020-12) of report.json. The number in its `$id` is that of the report's key `schema`:
-    while it stays, keys are only added, and none changes its meaning. So it admits keys that it does not know."""
+    while it stays, keys are only added, and none changes its meaning. So it admits keys that it does not know. A report
+    whose `task` is that of language models is described apart, in `$defs`."""
     described = Report.model_json_schema(mode="serialization", by_alias=True)
     version = described["properties"]["schema"]["const"]
     described["required"] = ["schema", *described["required"]]
     title = f"report.json of kdc, schema {version}, as kdc {__version__} writes it"
     head = {"$schema": DIALECT, "$id": f"urn:kdc:report:{version}", "title": title}
-    return json.dumps({**head, **_open(described)}, indent=2) + "\n"
+    of_language = LanguageReport.model_json_schema(mode="serialization", by_alias=True)
+    of_language["required"] = ["schema", "task", *of_language["required"]]
+    shared = of_language.pop("$defs")
+    defined = {**described.pop("$defs"), **shared, "LanguageReport": of_language}
+    task = {"properties": {"task": of_language["properties"]["task"]}, "required": ["task"]}
+    branches = {"if": task, "then": {"$ref": "#/$defs/LanguageReport"}, "else": {"$ref": "#/$defs/Report"}}
+    return json.dumps({**head, **_open({"$defs": {**defined, "Report": described}}), **branches}, indent=2) + "\n"
 
 
 def _open(part: Any) -> Any:

@@ -49,7 +49,7 @@ def tokenized(lengths: Lengths) -> list[str]:
         f"Where models were measured, tokenizers {lengths.tokenizer} made the tokens of training of {alike} of "
         f"{lengths.tokenized} test samples.",
         f"{lengths.cut} of them are longer than the student reads, and were cut.",
-        f"Tokenizing took {spread(lengths.tokenize_ms)} ms a sample, which no latency here contains.",
+        f"Milliseconds to tokenize one, which no latency here contains: {spread(lengths.tokenize_ms)}.",
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from compressor.report import build_report
 from compressor.schema.report import Report
@@ -91,6 +92,16 @@ def test_the_three_numbers_stand_side_by_side(bundle: Path) -> None:
         assert fewer in said
         assert "16 tokens" in said
     assert 'class="chart lengths"' in page
+    timed = f"batch 1, {manifest(bundle)['sequence_length']} tokens a text"
+    assert timed in page
+    assert timed in text.partition("<details>")[0]
+    card = yaml.safe_load((bundle / "README.md").read_text().split("---")[1])
+    [latency] = [each for each in card["model-index"][0]["results"][0]["metrics"] if each["type"] == "latency"]
+    assert latency["args"]["sequence_length"] == manifest(bundle)["sequence_length"]
+    explored = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["explorer"]["samples"]
+    assert {each["name"] for each in explored} <= {
+        text for [text] in json.loads((bundle / "eval" / "texts.json").read_text())
+    }
     assert "No images" not in page
 
 
