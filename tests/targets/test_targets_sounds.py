@@ -201,9 +201,11 @@ def test_what_is_no_plain_wav_needs_soundfile(
 ) -> None:
     files = load("sound_files")
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    for content in (b"fLaC and more", riff(6, 1, 8000, 8, bytes(9)), b""):
+    for content in (b"fLaC and more", riff(6, 1, 8000, 8, bytes(9))):
         with pytest.raises(files.SoundMissingError, match="pip install soundfile"):
             read(load, tmp_path, content)
+    with pytest.raises(files.SoundError, match=r"sound.wav: it is empty"):
+        read(load, tmp_path, b"")
     with pytest.raises(files.SoundError, match="is no file"):
         files.read_sound(tmp_path)
 
