@@ -122,9 +122,12 @@ def clip_of(part: Part, row: int) -> tuple[Clip, Decoded]:
     begin, end = 0.0 if cut.begin is None else cut.begin, total / rate if cut.end is None else cut.end
     start, stop = _nearest(begin, rate), total if cut.end is None else _nearest(end, rate)
     if stop > total or start >= total:
-        raise KdcError(f"{where} is from {begin:g} to {end:g} s, and the recording has {total / rate:g} s")
+        raise KdcError(
+            f"{where} is from {begin:.10g} to {end:.10g} s, and the recording has {total / rate:.10g} s",
+            "start and end are seconds of this file: not milliseconds or samples, nor of a file that it was cut from",
+        )
     if start >= stop:
-        raise KdcError(f"{where} is from {begin:g} to {end:g} s, which holds no sound")
+        raise KdcError(f"{where} is from {begin:.10g} to {end:.10g} s, which holds no sound")
     return Clip(cut.recording, rate, start, stop - start, total, cut.whole), decoded
 
 
