@@ -6,6 +6,7 @@ Of the example programs and of the runners. Standard library and numpy only; run
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 import zlib
@@ -61,7 +62,7 @@ class Sound:
 
     def mono(self, start: int, stop: int) -> Floats:
         """The mean of the channels of these frames, each value and the mean rounded to float32, as training reads
-        them; before the first and behind the last there is silence. Raises SoundError."""
+        them; before the first and behind the last there is silence."""
         first, last = max(start, 0), min(stop, len(self))
         part = self.values[first:last]
         if part.ndim == 3:
@@ -69,10 +70,6 @@ class Sound:
             wide[:, :, 1:] = part
             part = wide.view("<i4")[:, :, 0] >> 8
         scaled = ((part.astype(np.float64) - self.silence) / self.full).astype(np.float32)
-        if not np.isfinite(scaled).all():
-            raise SoundError("it holds values that are not finite (NaN, or infinite)")
-        if len(scaled) and np.abs(scaled).max() > LOUDEST:
-            raise SoundError(f"it has values up to {np.abs(scaled).max():,.6g}, and sound is from -1 to 1")
         mean = scaled.mean(axis=1, dtype=np.float64).astype(np.float32)
         made = np.zeros(stop - start, np.float64)
         made[first - start : first - start + len(mean)] = mean
@@ -98,11 +95,22 @@ def read_sound(path: Path) -> Sound:
             raise SoundError(f"its rate is {sound.rate:,} Hz; {LOWEST_RATE:,} to {HIGHEST_RATE:,} are read")
         if not len(sound):
             raise SoundError("there is no sound in it")
+        _require_numbers(sound.values)
     except SoundMissingError as error:
         raise SoundMissingError(f"{path}: {error}") from error
     except SoundError as error:
         raise SoundError(f"{path}: {error}") from error
     return sound
+
+
+def _require_numbers(values: npt.NDArray[Any]) -> None:
+    """Raise SoundError for floats, [frames, channels], that are no sound, wherever they stand: as training does."""
+    for start in range(0, len(values) if values.dtype.kind == "f" else 0, BLOCK):
+        loudest = float(np.abs(values[start : start + BLOCK]).max())
+        if not math.isfinite(loudest):
+            raise SoundError("it holds values that are not finite (NaN, or infinite)")
+        if loudest > LOUDEST:
+            raise SoundError(f"it has values up to {loudest:,.6g}, and sound is from -1 to 1")
 
 
 def _read_wav(content: bytes) -> Sound | None:
