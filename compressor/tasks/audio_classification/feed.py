@@ -19,7 +19,7 @@ from compressor.schema.views import OF_SOUNDS
 from compressor.tasks.audio_classification.features import model_input, start_of, window_of
 from compressor.tasks.audio_classification.fitting import heard_of
 from compressor.tasks.audio_classification.kept_features import KeptFeatures, bytes_of_features, store_features
-from compressor.tasks.audio_classification.views import DRAWS, louder, masked, noisy, refuse_views, shifts
+from compressor.tasks.audio_classification.views import DRAWS, louder, masked, noisy, refuse_shift, refuse_views, shifts
 from compressor.tasks.audio_classification.waveforms import Decoding, Waves, bytes_of, store_waves, windows
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.mixed_feed import MixedFeed, Rows
@@ -39,6 +39,8 @@ class AudioFeed(MixedFeed):
         device: torch.device, progress: Progress,
     ) -> None:  # fmt: skip
         refuse_views(recipe.views, inputs)
+        for preprocess in inputs.values() if recipe.views.time_shift else ():
+            refuse_shift(recipe.views, data, preprocess)
         super().__init__(data, recipe, device)
         self._inputs, self._store, self._progress = inputs, store, progress
         self._opened: dict[tuple[str, int], Waves] = {}

@@ -114,6 +114,13 @@ def feed_of(
     return feed
 
 
+def test_a_shift_that_leaves_silence_is_refused(data: Dataset) -> None:
+    """The sounds have 0.2 s, of which 0.2 s are heard: 20 is 20 ms for somebody who takes milliseconds."""
+    feed_of(data, None, views={"time_shift": 0.19})
+    with pytest.raises(KdcError, match=r"views.time_shift: 20 s leave nothing of sounds of 0.2 s, of which 0.2 s"):
+        feed_of(data, None, views={"time_shift": 20})
+
+
 def test_what_a_teacher_does_to_the_sounds_is_said(data: Dataset) -> None:
     heard = Hearing()
     teacher = AudioPreprocess(sample_rate=8000, samples=800, features="waveform")
