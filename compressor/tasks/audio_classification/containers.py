@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.errors import KdcError, first_line, needs
+from compressor.errors import EXIT_MISSING, KdcError, first_line, needs
 from compressor.install import install_line
 
 __all__ = ["SoundFile", "opened", "require_decoder"]
@@ -76,8 +76,12 @@ class SoundFile:
 
 
 def require_decoder() -> Any:
-    """soundfile; raises KdcError with its install line where it is missing."""
-    return needs("soundfile", install_line("soundfile"), "sound")
+    """soundfile; raises KdcError with an install line where it, or its C library, is missing."""
+    try:
+        return needs("soundfile", install_line("soundfile"), "sound")
+    except OSError as error:
+        reason = f"sound needs libsndfile, by which soundfile reads: {first_line(error)}"
+        raise KdcError(reason, "sudo apt-get install libsndfile1", EXIT_MISSING) from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@ training and on a device."""
 
 import io
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +146,15 @@ def test_other_kinds_that_are_cut_short(how: str, tmp_path: Path) -> None:
 
 def test_an_empty_file(tmp_path: Path) -> None:
     assert both(b"", tmp_path) == (0, "a file cannot be decoded: it is empty", f"{tmp_path / 'sound.bin'}: it is empty")
+
+
+def test_soundfile_without_its_c_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "soundfile.py").write_text("raise OSError('sndfile library not found')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "soundfile", raising=False)
+    with pytest.raises(KdcError, match="sound needs libsndfile, .*: sndfile library not found") as caught:
+        containers.require_decoder()
+    assert (caught.value.exit_code, caught.value.hint) == (4, "sudo apt-get install libsndfile1")
 
 
 @pytest.mark.parametrize("make", [lambda: encoded(WAVE, 16000, "OGG", "OPUS"), lambda: mp3("VARIABLE")])
