@@ -84,10 +84,9 @@ class Clip:
     def values(self) -> NDArray[np.float32]:
         """float32 [length]; raises KdcError where the file is gone, or was changed."""
         decoded = self.recording.decoded() if self.whole else self.recording.kept()
-        values = decoded.values[self.start : self.start + self.length]
-        if decoded.rate != self.rate or len(values) != self.length:
+        if decoded.rate != self.rate or len(decoded.values) != self.total:
             raise KdcError(f"{self.recording.where} was changed while it was used")
-        return values
+        return decoded.values[self.start : self.start + self.length]
 
 
 class _Kept:

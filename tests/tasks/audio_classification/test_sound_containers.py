@@ -152,7 +152,7 @@ def test_soundfile_without_its_c_library_is_one_line(tmp_path: Path, monkeypatch
     (tmp_path / "soundfile.py").write_text("raise OSError('sndfile library not found')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "soundfile", raising=False)
-    with pytest.raises(KdcError, match="sound needs libsndfile, .*: sndfile library not found") as caught:
+    with pytest.raises(KdcError, match=r"sound needs libsndfile, .*: sndfile library not found") as caught:
         containers.require_decoder()
     assert (caught.value.exit_code, caught.value.hint) == (4, "sudo apt-get install libsndfile1")
 

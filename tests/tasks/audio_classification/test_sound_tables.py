@@ -91,6 +91,14 @@ def test_what_is_stored_is_what_is_decoded(tmp_path: Path, rate: int) -> None:
     assert written == bytes_of(data.train, rate)
 
 
+def test_a_recording_that_was_changed_is_not_stored(tmp_path: Path) -> None:
+    """Parts of it would lie elsewhere in the file."""
+    data = opened(f"csv:{write_table(tmp_path / 'all.csv', recordings(tmp_path), HEADER)}")
+    write_sound(tmp_path / data.train.ids[0].partition("[")[0], tone(440, 0, 0.1))
+    with pytest.raises(KdcError, match="was changed while it was used"):
+        store_waves(data.train, RATE, tmp_path / "store", Silent())
+
+
 def test_parts_of_a_recording_at_the_rate_of_the_model_share_what_is_stored(tmp_path: Path) -> None:
     """Overlapping windows, a hundred of a second: a hundred times less on disk than each by itself."""
     write_sound(tmp_path / "a.wav", tone(440, 0, 4.0))
