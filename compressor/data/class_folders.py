@@ -208,8 +208,10 @@ def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
         inside: list[str] = []
         _walk(base / name, f"{prefix}{name}", inside, ignored, set())
         if not inside:
+            others = _endings(ignored.files, f"{prefix}{name}/")
             raise KdcError(
-                f"class folder {base / name} holds no {kind.samples}", f"remove the folder, or put {kind.samples} in it"
+                f"class folder {base / name} holds no {kind.samples}{others}",
+                f"remove the folder, or put {kind.samples} in it: {', '.join(sorted(kind.suffixes))}",
             )
         ids.extend(sorted(inside))
         labels.extend([name] * len(inside))
@@ -220,6 +222,12 @@ def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
         where=lambda row: str(root / ids[row]),
         encoded=True,
     )
+
+
+def _endings(files: list[str], prefix: str) -> str:
+    """What files of a folder end in, as the rest of a message."""
+    endings = {Path(name).suffix for name in files if name.startswith(prefix)} - {""}
+    return f", but files that end in {listed(sorted(endings), 4)}" if endings else ""
 
 
 def _hidden(folder: Path) -> list[str]:

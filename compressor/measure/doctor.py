@@ -25,6 +25,8 @@ PACKAGES = (
     ("transformers", "teachers hf:…"),
     ("datasets", "data hf:…"),
     ("pyarrow", "data parquet:…"),
+    ("soundfile", "sounds"),
+    ("tokenizers", "texts"),
 )
 
 # The CPU flags of which a precision needs one.

@@ -81,6 +81,8 @@ def test_diagnose() -> None:
         "transformers": None,
         "datasets": None,
         "pyarrow": None,
+        "soundfile": None,
+        "tokenizers": None,
         "onnxruntime": None,  # these three by the rows of the two runtimes
         "openvino": None,
         "nncf": None,

@@ -191,9 +191,12 @@ def test_no_cut_of_a_wav_is_read_as_another_sound(load: "LoadScript", tmp_path: 
 
 def test_values_that_are_no_numbers(load: "LoadScript", tmp_path: Path) -> None:
     for value, said in ((np.nan, "not finite"), (-np.inf, "not finite"), (9000.0, "values up to 9,000")):
-        (tmp_path / "sound.wav").write_bytes(riff(3, 1, 8000, 32, struct.pack("<3f", 0.1, value, 0.2)))
-        with pytest.raises(load("sound_files").SoundError, match=said):
-            heard(load, tmp_path / "sound.wav", PREPROCESS)
+        for silence in (0, 40_000):  # in what the model hears, and far from it
+            content = struct.pack("<3f", 0.1, value, 0.2) + bytes(4 * silence)
+            (tmp_path / "sound.wav").write_bytes(riff(3, 1, 8000, 32, content))
+            with pytest.raises(load("sound_files").SoundError, match=said) as raised:
+                heard(load, tmp_path / "sound.wav", PREPROCESS)
+            assert str(raised.value).startswith(f"{tmp_path / 'sound.wav'}: ")
 
 
 def test_what_is_no_plain_wav_needs_soundfile(
@@ -201,9 +204,11 @@ def test_what_is_no_plain_wav_needs_soundfile(
 ) -> None:
     files = load("sound_files")
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    for content in (b"fLaC and more", riff(6, 1, 8000, 8, bytes(9)), b""):
+    for content in (b"fLaC and more", riff(6, 1, 8000, 8, bytes(9))):
         with pytest.raises(files.SoundMissingError, match="pip install soundfile"):
             read(load, tmp_path, content)
+    with pytest.raises(files.SoundError, match=r"sound.wav: it is empty"):
+        read(load, tmp_path, b"")
     with pytest.raises(files.SoundError, match="is no file"):
         files.read_sound(tmp_path)
 

@@ -12,13 +12,14 @@ from torch import Tensor
 from compressor.data.randomness import keyed_uniform
 from compressor.data.samples import Dataset, Split
 from compressor.modes import evaluating
-from compressor.progress import Progress
+from compressor.progress import Progress, note_once
 from compressor.schema.preprocess import AudioPreprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.views import OF_SOUNDS
 from compressor.tasks.audio_classification.features import model_input, start_of, window_of
+from compressor.tasks.audio_classification.fitting import heard_of
 from compressor.tasks.audio_classification.kept_features import KeptFeatures, bytes_of_features, store_features
-from compressor.tasks.audio_classification.views import DRAWS, louder, masked, noisy, refuse_views, shifts
+from compressor.tasks.audio_classification.views import DRAWS, louder, masked, noisy, refuse_shift, refuse_views, shifts
 from compressor.tasks.audio_classification.waveforms import Decoding, Waves, bytes_of, store_waves, windows
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.mixed_feed import MixedFeed, Rows
@@ -38,17 +39,28 @@ class AudioFeed(MixedFeed):
         device: torch.device, progress: Progress,
     ) -> None:  # fmt: skip
         refuse_views(recipe.views, inputs)
+        for preprocess in inputs.values() if recipe.views.time_shift else ():
+            refuse_shift(recipe.views, data, preprocess)
         super().__init__(data, recipe, device)
         self._inputs, self._store, self._progress = inputs, store, progress
         self._opened: dict[tuple[str, int], Waves] = {}
         self._kept: dict[tuple[str, AudioPreprocess], KeptFeatures] = {}
 
     def prepare(self) -> None:
+        self._tell()
         for preprocess in self._inputs.values():
             for split in (self._data.train, self._data.validation):
                 self._waves(split, preprocess.sample_rate)
                 if split is self._data.validation or self._as_they_stand:
                     self._features(split, preprocess)
+
+    def _tell(self) -> None:
+        """What models that are not trained, and hear otherwise than the student, do to the sounds: of the student it is
+        said where that is chosen."""
+        for key, preprocess in self._inputs.items():
+            done = heard_of(self._data, preprocess)
+            if done and preprocess.described != self._inputs["student"].described:
+                note_once(self._progress, f"the {key} hears {preprocess.described}: {done}")
 
     def identity(self, key: str) -> dict[str, object]:
         views = {*OF_SOUNDS, "mixup", "mix_probability", "distinct"}

@@ -16,7 +16,7 @@ from compressor.schema.preprocess import AudioPreprocess
 from compressor.tasks.audio_classification.features import features, mel_filters, of_sounds
 from compressor.tasks.audio_classification.waveforms import windows
 
-__all__ = ["Unfitted", "fitted_preprocess", "placeholder"]
+__all__ = ["Unfitted", "fitted_preprocess", "heard_of", "placeholder"]
 
 COVERED = 95
 """Percent of the training sounds that are heard whole."""
@@ -120,17 +120,37 @@ def _normalization(train: Split, preprocess: AudioPreprocess) -> dict[str, float
     return {"mean": float(f"{mean:.6g}"), "std": max(float(f"{std:.6g}"), LEAST_STD)}
 
 
+def heard_of(data: Dataset, preprocess: AudioPreprocess) -> str:
+    """What a model leaves out of the training sounds, or adds to them; "" where nothing. A line for people."""
+    clips = [data.train.read(row) for row in _rows(data.train)]
+    rates, lengths = Counter(clip.rate for clip in clips), np.array([clip.length / clip.rate for clip in clips])
+    cut, filled = _changed(preprocess, lengths)
+    parts = [f"{cut:,} are cut"] if cut else []
+    parts += [f"{filled:,} filled up with silence"] if filled else []
+    parts += [f"resampled: {others}"] if (others := _others(preprocess, rates)) else []
+    return f"of {len(lengths):,} training sounds {' and '.join(parts)}" if parts else ""
+
+
+def _changed(preprocess: AudioPreprocess, lengths: NDArray[np.float64]) -> tuple[int, int]:
+    """How many sounds are cut, and how many filled up; `lengths`: in seconds."""
+    half = 0.5 / preprocess.sample_rate
+    return int((lengths > preprocess.seconds + half).sum()), int((lengths < preprocess.seconds - half).sum())
+
+
+def _others(preprocess: AudioPreprocess, rates: Counter[int]) -> str:
+    """Which sounds are resampled."""
+    others = sorted((rate, count) for rate, count in rates.items() if rate != preprocess.sample_rate)
+    return ", ".join(f"{count:,} from {rate:,} Hz" for rate, count in others)
+
+
 def _tell(
     chosen: AudioPreprocess, why: str, lengths: NDArray[np.float64], rates: Counter[int], progress: Progress
 ) -> None:
-    half = 0.5 / chosen.sample_rate
-    cut, filled = int((lengths > chosen.seconds + half).sum()), int((lengths < chosen.seconds - half).sum())
+    cut, filled = _changed(chosen, lengths)
     kind = f"{chosen.mels} mel bands" if chosen.features == "log-mel" else "its waveform"
     progress.note(
         f"hears {chosen.seconds:.4g} s of sound at {chosen.sample_rate:,} Hz as {kind} ({why}): of {len(lengths):,} "
         f"training sounds {cut:,} are cut and {filled:,} filled up with silence"
     )
-    others = {rate: count for rate, count in rates.items() if rate != chosen.sample_rate}
-    if others:
-        listed = ", ".join(f"{count:,} from {rate:,} Hz" for rate, count in sorted(others.items()))
-        progress.note(f"training sounds resampled to {chosen.sample_rate:,} Hz: {listed}")
+    if others := _others(chosen, rates):
+        progress.note(f"training sounds resampled to {chosen.sample_rate:,} Hz: {others}")

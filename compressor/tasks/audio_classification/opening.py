@@ -23,7 +23,8 @@ from compressor.errors import KdcError
 from compressor.processes.threads import in_order
 from compressor.progress import Progress, Silent, note_once
 from compressor.schema.student import DataInfo
-from compressor.tasks.audio_classification.reading import Clip, clip_of, digest, require_decoder
+from compressor.tasks.audio_classification.containers import require_decoder
+from compressor.tasks.audio_classification.reading import Clip, clip_of, digest
 from compressor.tasks.audio_classification.sources.table import find
 
 __all__ = ["Checked", "checked", "open_data"]

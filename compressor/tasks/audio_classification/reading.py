@@ -1,34 +1,28 @@
 """A sample of a source -> its sound: a recording, or a part of one, decoded to one channel."""
 
 import hashlib
-import io
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.samples import Part
-from compressor.errors import KdcError, first_line, needs
-from compressor.install import install_line
+from compressor.errors import KdcError
+from compressor.tasks.audio_classification.containers import SoundFile, opened
 
-__all__ = ["SUFFIXES", "Clip", "Cut", "Decoded", "Recording", "clip_of", "decode", "digest", "require_decoder"]
+__all__ = ["SUFFIXES", "Clip", "Cut", "Decoded", "Recording", "clip_of", "decode", "digest"]
 
 SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aiff .aif .au".split())  # noqa: SIM905
-FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU"
 MOST_VALUES = 1 << 28
 """Of a recording, of one channel: more than four hours at 16 kHz, a gigabyte."""
 MOST_CHANNELS = 64
 LOWEST_RATE, HIGHEST_RATE = 1_000, 384_000
 LOUDEST = 16.0
 """Times full scale that a float file may reach: beyond that its values are no sound in [-1, 1]."""
-BLOCK = 1 << 20
 KEPT_BYTES = 256 << 20
-CUT_SHORT = re.compile(r"\bdata : (\d+) \(should be (\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -90,10 +84,9 @@ class Clip:
     def values(self) -> NDArray[np.float32]:
         """float32 [length]; raises KdcError where the file is gone, or was changed."""
         decoded = self.recording.decoded() if self.whole else self.recording.kept()
-        values = decoded.values[self.start : self.start + self.length]
-        if decoded.rate != self.rate or len(values) != self.length:
+        if decoded.rate != self.rate or len(decoded.values) != self.total:
             raise KdcError(f"{self.recording.where} was changed while it was used")
-        return values
+        return decoded.values[self.start : self.start + self.length]
 
 
 class _Kept:
@@ -119,11 +112,6 @@ class _Kept:
 _KEPT = _Kept(KEPT_BYTES)
 
 
-def require_decoder() -> Any:
-    """soundfile; raises KdcError with its install line where it is missing."""
-    return needs("soundfile", install_line("soundfile"), "sound")
-
-
 def clip_of(part: Part, row: int) -> tuple[Clip, Decoded]:
     """A sample of a source and its recording, decoded; raises KdcError for what is no sound, or lies outside of it."""
     cut: Cut = part.content(row)
@@ -133,9 +121,12 @@ def clip_of(part: Part, row: int) -> tuple[Clip, Decoded]:
     begin, end = 0.0 if cut.begin is None else cut.begin, total / rate if cut.end is None else cut.end
     start, stop = _nearest(begin, rate), total if cut.end is None else _nearest(end, rate)
     if stop > total or start >= total:
-        raise KdcError(f"{where} is from {begin:g} to {end:g} s, and the recording has {total / rate:g} s")
+        raise KdcError(
+            f"{where} is from {begin:.10g} to {end:.10g} s, and the recording has {total / rate:.10g} s",
+            "start and end are seconds of this file: not milliseconds or samples, nor of a file that it was cut from",
+        )
     if start >= stop:
-        raise KdcError(f"{where} is from {begin:g} to {end:g} s, which holds no sound")
+        raise KdcError(f"{where} is from {begin:.10g} to {end:.10g} s, which holds no sound")
     return Clip(cut.recording, rate, start, stop - start, total, cut.whole), decoded
 
 
@@ -154,16 +145,9 @@ def digest(clip: Clip, decoded: Decoded) -> bytes:
 def decode(encoded: bytes, where: str) -> Decoded:
     """A sound file as float32, the mean of its channels; raises KdcError that names `where` if it cannot be decoded
     whole. What it is is told by its content, not by its name."""
-    soundfile = require_decoder()
-    if not encoded:
-        raise KdcError(f"{where} cannot be decoded: it is empty")
-    try:
-        with soundfile.SoundFile(io.BytesIO(encoded)) as file:
-            _require_plain(file, where)
-            values = _mono(file, where)
-            rate, channels = int(file.samplerate), int(file.channels)
-    except soundfile.SoundFileError as error:
-        raise KdcError(f"{where} cannot be decoded: {_reason(error)}") from None
+    with opened(encoded, where) as file:
+        _require_plain(file, where)
+        values = _mono(file, where)
     if not len(values):
         raise KdcError(f"{where} holds no sound: its length is zero")
     peak = float(np.abs(values).max())
@@ -173,42 +157,24 @@ def decode(encoded: bytes, where: str) -> Decoded:
         raise KdcError(
             f"{where} has values up to {peak:,.6g}, and sound is from -1 to 1", "scale it, or save it as integers"
         )
-    return Decoded(values, rate, channels)
+    return Decoded(values, file.rate, file.channels)
 
 
-def _require_plain(file: Any, where: str) -> None:
-    rate, channels = int(file.samplerate), int(file.channels)
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise KdcError(f"{where} has a sample rate of {rate:,} Hz; {LOWEST_RATE:,} to {HIGHEST_RATE:,} are read")
-    if channels > MOST_CHANNELS:
-        raise KdcError(f"{where} has {channels} channels; {MOST_CHANNELS} are the most that are read")
-    if file.frames > MOST_VALUES:
+def _require_plain(file: SoundFile, where: str) -> None:
+    if not LOWEST_RATE <= file.rate <= HIGHEST_RATE:
+        raise KdcError(f"{where} has a sample rate of {file.rate:,} Hz; {LOWEST_RATE:,} to {HIGHEST_RATE:,} are read")
+    if file.channels > MOST_CHANNELS:
+        raise KdcError(f"{where} has {file.channels} channels; {MOST_CHANNELS} are the most that are read")
+    if file.frames is not None and file.frames > MOST_VALUES:
         raise KdcError(f"{where} has {file.frames:,} values a channel; {MOST_VALUES:,} are the most that are read")
-    cut = CUT_SHORT.search(str(file.extra_info))
-    if cut and int(cut[1]) > int(cut[2]):
-        raise KdcError(
-            f"{where} cannot be decoded: it is cut short, {int(cut[2]):,} of {int(cut[1]):,} bytes are there"
-        )
 
 
-def _mono(file: Any, where: str) -> NDArray[np.float32]:
+def _mono(file: SoundFile, where: str) -> NDArray[np.float32]:
     """The mean of the channels, a block at a time: all channels of a long recording may be larger than memory."""
-    blocks, count = [], 0
-    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+    blocks, count = [np.zeros(0, np.float32)], 0
+    for block in file.blocks():
         count += len(block)
         if count > MOST_VALUES:
             raise KdcError(f"{where} has more than {MOST_VALUES:,} values a channel, the most that is read")
         blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64).astype(np.float32))
-    if count != file.frames:
-        raise KdcError(
-            f"{where} cannot be decoded: it is cut short or damaged, {count:,} of {file.frames:,} values are there"
-        )
-    return np.ascontiguousarray(np.concatenate(blocks)) if blocks else np.zeros(0, np.float32)
-
-
-def _reason(error: Exception) -> str:
-    text = first_line(error)
-    reason = text.rpartition(">: ")[2].removeprefix("Error : ").rstrip(".")
-    if "Format not recognised" in reason or "not a regular file" in reason:
-        return f"it is no sound ({FORMATS} are read)"
-    return reason or type(error).__name__
+    return np.concatenate(blocks)

@@ -17,8 +17,9 @@ from compressor.runtimes import Example
 from compressor.schema.bundle import RawFiles, Variant
 from compressor.schema.manifest import AudioInput
 from compressor.schema.preprocess import AudioPreprocess, Preprocess
+from compressor.tasks.audio_classification.containers import opened
 from compressor.tasks.audio_classification.front_end import front_end
-from compressor.tasks.audio_classification.reading import Clip, require_decoder
+from compressor.tasks.audio_classification.reading import Clip
 from compressor.tasks.shipping import Shipping
 
 __all__ = ["SHIPPING", "AudioShipping", "audio_input"]
@@ -98,9 +99,8 @@ def _wav(clip: Clip) -> bytes:
     """A sample as a wav with all of its channels: of 16 bits where that is exact, else in float32."""
     from scipy.io import wavfile
 
-    with require_decoder().SoundFile(io.BytesIO(clip.recording.content())) as sound:
-        sound.seek(clip.start)
-        values = sound.read(clip.length, dtype="float32", always_2d=True)
+    with opened(clip.recording.content(), clip.recording.where) as sound:
+        values = sound.part(clip.start, clip.length)
     if len(values) != clip.length:
         raise KdcError(f"{clip.recording.where} was changed while it was used")
     scaled = values.astype(np.float64) * 32768

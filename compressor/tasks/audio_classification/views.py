@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.data.randomness import keyed_uniform
+from compressor.data.samples import Dataset
 from compressor.errors import KdcError
 from compressor.schema.preprocess import AudioPreprocess
 from compressor.schema.views import OF_SOUNDS, OF_TEXTS, Views
 from compressor.tasks.mixing import onto
 
-__all__ = ["DRAWS", "Draw", "louder", "masked", "noisy", "refuse_views", "shifts"]
+__all__ = ["DRAWS", "Draw", "louder", "masked", "noisy", "refuse_shift", "refuse_views", "shifts"]
 
 MIXED = "mixup", "mix_probability"
 NOISE = 1 << 41  # above every seed of a recipe, and above that of mixing: no number of a view is one of its noise
@@ -57,6 +58,18 @@ def refuse_views(views: Views, inputs: dict[str, AudioPreprocess]) -> None:
             "recipe views.noise: the networks hear sound at other rates or lengths, so that they would not hear the "
             "same noise",
             "--set views.noise=0",
+        )
+
+
+def refuse_shift(views: Views, data: Dataset, preprocess: AudioPreprocess) -> None:
+    """Raise KdcError where the largest shift leaves nothing but silence of most training sounds."""
+    clips = (data.train.read(row) for row in range(len(data.train)))
+    seconds = float(np.median([clip.length / clip.rate for clip in clips]))
+    if views.time_shift >= (seconds + preprocess.seconds) / 2:
+        raise KdcError(
+            f"recipe views.time_shift: {views.time_shift:g} s leave nothing of sounds of {seconds:g} s, of which "
+            f"{preprocess.seconds:g} s are heard",
+            "it is in seconds; a tenth of what is heard is much",
         )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -83,23 +84,16 @@ def store_waves(split: Split, rate: int, folder: Path, progress: Progress) -> St
         with (
             write_atomically(path) as temporary,
             temporary.open("wb") as file,
-            closing(in_order(lambda piece: _written(piece, rate), pieces)) as waves,
+            closing(in_order(lambda piece: _wave(piece, rate), pieces)) as waves,
         ):
             for wave in progress.track(waves, len(pieces), f"decoding {split.name}"):
                 file.write(np.ascontiguousarray(wave, "<f4").data)
     return StoredWaves(path, starts, lengths)
 
 
-Piece = Recording | Clip
-
-
-def _written(piece: Piece, rate: int) -> Wave:
-    return piece.decoded().values if isinstance(piece, Recording) else _wave(piece, rate)
-
-
-def _layout(clips: Sequence[Clip], rate: int) -> tuple[list[Piece], Rows]:
+def _layout(clips: Sequence[Clip], rate: int) -> tuple[list[Clip], Rows]:
     """What is written, in its order, and where each sample begins in that."""
-    pieces: list[Piece] = []
+    pieces: list[Clip] = []
     starts, at = np.zeros(len(clips), np.int64), 0
     begins: dict[Recording, int] = {}
     totals = _totals(clips)
@@ -109,7 +103,7 @@ def _layout(clips: Sequence[Clip], rate: int) -> tuple[list[Piece], Rows]:
             starts[row], at = at, at + _length(clip, rate)
             continue
         if clip.recording not in begins:
-            pieces.append(clip.recording)
+            pieces.append(replace(clip, start=0, length=clip.total, whole=True))
             begins[clip.recording], at = at, at + totals[clip.recording]
         starts[row] = begins[clip.recording] + clip.start
     return pieces, starts

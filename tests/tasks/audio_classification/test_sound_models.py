@@ -153,6 +153,20 @@ def test_weights_for_three_channels_are_summed(tmp_path: Path) -> None:
     assert trainee.network(grey).shape == (2, 3)
 
 
+def test_a_student_begins_with_weights_for_three_channels(tmp_path: Path) -> None:
+    import timm
+
+    network = timm.create_model("test_resnet", num_classes=7)
+    torch.save(network.state_dict(), tmp_path / "three.pt")
+    made = create_student("timm:test_resnet", str(tmp_path / "three.pt"), NAMES)
+    kept = {name: value for name, value in network.state_dict().items() if value.ndim == 4}
+    first = next(name for name, value in kept.items() if value.shape[1] == 3)
+    for name, value in kept.items():
+        expected = value[:, :1] + value[:, 1:2] + value[:, 2:] if name == first else value
+        torch.testing.assert_close(made.network.state_dict()[name], expected)
+    assert any("the classifier is new" in note for note in made.notes)
+
+
 def test_a_folder_of_timm(tmp_path: Path) -> None:
     import timm
 
@@ -192,6 +206,14 @@ def test_wav2vec2_carries_its_licence_and_terms(tmp_path: Path) -> None:
     )
     weights = hf_models.load_hf(str(folder), None).weights
     assert (weights.licence, weights.terms) == ("house", "https://a.b/terms")
+
+
+def test_too_short_a_waveform_is_one_line(tmp_path: Path) -> None:
+    folder = wav2vec2(tmp_path)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings | {"sampling_rate": 1000}))
+    with pytest.raises(KdcError, match="how it hears: samples"):
+        hf_models.load_hf(str(folder), 10)
 
 
 def test_models_that_take_spectrograms_are_refused(tmp_path: Path) -> None:

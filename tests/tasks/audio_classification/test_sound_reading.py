@@ -153,3 +153,13 @@ def test_a_clip_says_where_its_file_was_changed(tmp_path: Path) -> None:
     write_sound(path, tone(300, 1, 0.1))
     with pytest.raises(KdcError, match="was changed while it was used"):
         clip.values()
+
+
+def test_a_class_of_files_that_are_not_read_says_what_they_are(tmp_path: Path) -> None:
+    tones(tmp_path, 4)
+    (tmp_path / "phone").mkdir()
+    for name in ("a.m4a", "b.AMR", "README"):
+        (tmp_path / "phone" / name).write_bytes(b"x")
+    with pytest.raises(KdcError, match=r"phone holds no sounds, but files that end in .AMR, .m4a") as caught:
+        opened(tmp_path)
+    assert ".flac" in caught.value.hint

@@ -91,6 +91,14 @@ def test_what_is_stored_is_what_is_decoded(tmp_path: Path, rate: int) -> None:
     assert written == bytes_of(data.train, rate)
 
 
+def test_a_recording_that_was_changed_is_not_stored(tmp_path: Path) -> None:
+    """Parts of it would lie elsewhere in the file."""
+    data = opened(f"csv:{write_table(tmp_path / 'all.csv', recordings(tmp_path), HEADER)}")
+    write_sound(tmp_path / data.train.ids[0].partition("[")[0], tone(440, 0, 0.1))
+    with pytest.raises(KdcError, match="was changed while it was used"):
+        store_waves(data.train, RATE, tmp_path / "store", Silent())
+
+
 def test_parts_of_a_recording_at_the_rate_of_the_model_share_what_is_stored(tmp_path: Path) -> None:
     """Overlapping windows, a hundred of a second: a hundred times less on disk than each by itself."""
     write_sound(tmp_path / "a.wav", tone(440, 0, 4.0))
@@ -241,3 +249,53 @@ def test_a_data_set_of_hugging_face(tmp_path: Path) -> None:
     assert data.info.class_names == tuple(PITCHES)
     assert "sounds from column voice, labels from column sort" in heard.notes
     assert data.train.read(0).length == 800
+
+
+def test_parts_of_one_recording_stay_together_where_every_row_holds_it(tmp_path: Path) -> None:
+    """As bytes, in Parquet and in a data set of Hugging Face: overlapping parts would else be in train and in test."""
+    datasets = pytest.importorskip("datasets")
+    from pyarrow import parquet, table
+
+    rows = recordings(tmp_path, 9)
+    whole = [(tmp_path / str(path)).read_bytes() for path, *_ in rows]
+    columns = {
+        "audio": [{"bytes": content, "path": None} for content in whole],
+        "start": [row[1] for row in rows],
+        "end": [row[2] for row in rows],
+        "label": [row[3] for row in rows],
+    }
+    parquet.write_table(table(columns), tmp_path / "all.parquet")
+    saved = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio())
+    saved.save_to_disk(tmp_path / "saved")
+    expected = opened(f"csv:{write_table(tmp_path / 'all.csv', rows, HEADER)}")
+    for reference in (f"parquet:{tmp_path / 'all.parquet'}", f"hf:{tmp_path / 'saved'}"):
+        heard = Hearing()
+        made = opened(reference, heard)
+        assert made.info.fingerprint == expected.info.fingerprint
+        assert any("stays in one split" in note and "from start to end" in note for note in heard.notes)
+        for split in (made.train, made.validation, made.test):
+            numbers = sorted(int(each.rpartition("/")[2]) // 3 for each in split.ids)
+            assert all(numbers.count(number) == 3 for number in numbers)
+        assert {made.train.read(row).length for row in range(len(made.train))} == {800}
+
+
+def test_frames_late_in_a_long_recording_are_told_apart(tmp_path: Path) -> None:
+    rows = []
+    for name, pitch in PITCHES.items():
+        write_sound(tmp_path / f"{name}.wav", np.resize(tone(pitch, 0, 1, 1000), 1_100_000), 1000)
+        rows += [
+            (f"{name}.wav", 1000.001 + 0.001 * n, 1000.051 + 0.001 * n, name, ("test", "val")[n] if n < 2 else "train")
+            for n in range(4)
+        ]
+    made = opened(f"csv:{write_table(tmp_path / 'all.csv', rows, (*HEADER, 'split'))}")
+    assert sum(made.info.counts.values()) == 12
+    assert "high.wav[1000.001-1000.051]" in made.test.ids
+
+
+@pytest.mark.parametrize("names", [("start_ms", "end_ms"), ("Onset (s)", "end_sample"), ("begin_in_seconds", "x")])
+def test_times_in_other_units_are_not_passed_over(tmp_path: Path, names: tuple[str, str]) -> None:
+    data = tones(tmp_path / "data", 4)
+    rows = [(f"{name}/{row:03}.wav", 0, 100, name) for name in PITCHES for row in range(4)]
+    with pytest.raises(KdcError, match="parts are cut by start and end, in seconds") as caught:
+        opened(f"csv:{write_table(data / 'all.csv', rows, ('path', *names, 'label'))}")
+    assert "where whole recordings are meant" in caught.value.hint

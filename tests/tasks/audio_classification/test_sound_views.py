@@ -114,6 +114,24 @@ def feed_of(
     return feed
 
 
+def test_a_shift_that_leaves_silence_is_refused(data: Dataset) -> None:
+    """The sounds have 0.2 s, of which 0.2 s are heard: 20 is 20 ms for somebody who takes milliseconds."""
+    feed_of(data, None, views={"time_shift": 0.19})
+    with pytest.raises(KdcError, match=r"views.time_shift: 20 s leave nothing of sounds of 0.2 s, of which 0.2 s"):
+        feed_of(data, None, views={"time_shift": 20})
+
+
+def test_what_a_teacher_does_to_the_sounds_is_said(data: Dataset) -> None:
+    heard = Hearing()
+    teacher = AudioPreprocess(sample_rate=8000, samples=800, features="waveform")
+    recipe = Recipe.model_validate({"schema": 1, "losses": [{"name": "cross_entropy"}], "views": {}})
+    for inputs in ({"student": MEL, "teacher": teacher}, {"student": MEL, "teacher": MEL}):
+        AudioFeed(data, inputs, recipe, None, CPU, heard).prepare()
+    count = len(data.train)
+    said = f"the teacher hears 0.1 s of sound at 8,000 Hz: of {count} training sounds "
+    assert heard.notes == [f"{said}{count} are cut and resampled: {count} from 4,000 Hz"]
+
+
 def test_batches_are_a_pure_function_of_seed_epoch_and_step(data: Dataset, tmp_path: Path) -> None:
     """The same whether decoded to disk or anew, from the first step or a later one, by `batches` or by `input_of`."""
     stored, anew = feed_of(data, tmp_path), feed_of(data, None)

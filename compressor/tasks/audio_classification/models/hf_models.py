@@ -25,6 +25,7 @@ from compressor.models.hugging_face import (
 )
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import require_finite
+from compressor.schema.base import parse
 from compressor.schema.preprocess import AudioPreprocess
 from compressor.tasks.audio_classification.fitting import placeholder
 
@@ -114,7 +115,8 @@ def load_hf(reference: str, milliseconds: int | None) -> LoadedModel:
     preprocess: AudioPreprocess = placeholder("waveform", settings.rate)
     if not left:
         samples = settings.rate * SECONDS if milliseconds is None else round(settings.rate * milliseconds / 1000)
-        preprocess = AudioPreprocess(sample_rate=settings.rate, samples=samples, features="waveform")
+        hearing = {"sample_rate": settings.rate, "samples": samples, "features": "waveform"}
+        preprocess = parse(AudioPreprocess, hearing, f"{source}: how it hears")
         stated = "as stated" if milliseconds is not None else "its weights do not say how long that is to be"
         notes.append(f"{source}, where it is not taught anew, hears {preprocess.seconds:g} s of a sound ({stated})")
     spellings = None if names is None else tuple((name,) for name in names)

@@ -93,7 +93,8 @@ def _student(reference: str, init: str, class_names: Sequence[str]) -> LoadedMod
 def _fill_from(network: nn.Module, init: str, name: str) -> tuple[str, ...]:
     path, key = split_key(init)
     checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
-    left = fill(network, checkpoint.state, name, f"--student-init {path}", new_classes=True)
+    state = timm_models.one_channel(checkpoint.state, network)
+    left = fill(network, state, name, f"--student-init {path}", new_classes=True)
     require_finite(network, f"--student-init {path}")
     notes = checkpoint.notes + other_architecture(checkpoint.architecture, name, path)
     return (*notes, f"{path.name}: the classifier is new") if left else notes

@@ -17,7 +17,7 @@ from compressor.references import Reference
 from compressor.schema.student import Weights
 from compressor.tasks.audio_classification.fitting import placeholder
 
-__all__ = ["FAMILY", "create", "load_timm", "require_known", "require_timm"]
+__all__ = ["FAMILY", "create", "load_timm", "one_channel", "require_known", "require_timm"]
 
 FAMILY = "timm"
 
@@ -80,12 +80,12 @@ def load_timm(reference: str) -> LoadedModel:
     rows = [checkpoint.state.get(f"{head}.weight") for head in classifier_names(named.name)]
     shapes = {len(row) for row in rows if row is not None and row.ndim > 0}
     network = create(named.name, shapes.pop() if len(shapes) == 1 else None)
-    left = fill(network, _one_channel(checkpoint.state, network), named.name, f"checkpoint {path}")
+    left = fill(network, one_channel(checkpoint.state, network), named.name, f"checkpoint {path}")
     notes = checkpoint.notes + other_architecture(checkpoint.architecture, named.name, path)
     return _loaded(network, named.name, reference, "unknown", notes=notes, left=left)
 
 
-def _one_channel(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:
+def one_channel(state: dict[str, Any], network: nn.Module) -> dict[str, Any]:
     """`state`, with the sum of what a first layer of three channels has, as timm makes one of its own weights."""
     expected = network.state_dict()
     return {
@@ -108,7 +108,7 @@ def _local(folder: Path, source: str) -> LoadedModel:
         rows = [state.get(f"{head}.weight") for head in classifier_names(name)]
         shapes = {len(row) for row in rows if row is not None and row.ndim > 0}
         network = create(name, shapes.pop() if len(shapes) == 1 else None)
-        left = fill(network, _one_channel(state, network), name, source)
+        left = fill(network, one_channel(state, network), name, source)
     stated = values.get("label_names") or (values.get("pretrained_cfg") or {}).get("label_names")
     names = [str(label) for label in stated] if isinstance(stated, list) else None
     return _loaded(network, name, source, str(values.get("license") or "unknown"), left=left, names=names)

@@ -10,10 +10,16 @@ from compressor.data.samples import Found, Part
 from compressor.data.table_files import pick
 from compressor.errors import KdcError
 from compressor.progress import Progress
-from compressor.tasks.audio_classification.reading import Cut, Recording
-from compressor.tasks.audio_classification.sources.columns import AUDIO_COLUMNS, LABEL_COLUMNS, group_column
+from compressor.tasks.audio_classification.reading import Recording
+from compressor.tasks.audio_classification.sources.columns import (
+    AUDIO_COLUMNS,
+    LABEL_COLUMNS,
+    Chosen,
+    group_column,
+    time_columns,
+)
 from compressor.tasks.audio_classification.sources.folder import read_sound
-from compressor.tasks.audio_classification.sources.tables import grouped
+from compressor.tasks.audio_classification.sources.tables import cuts_of, grouped
 
 __all__ = ["find_hub"]
 
@@ -26,10 +32,11 @@ def find_hub(location: str, progress: Progress, *, labelled: bool = True) -> Fou
     source, train = f"hf:{location}", splits[names["train"]]
     audio = _column(datasets.Audio, AUDIO_COLUMNS, "sounds", train, source)
     label = _column(datasets.ClassLabel, LABEL_COLUMNS, "labels", train, source) if labelled else None
-    group = group_column(train.column_names, source)
-    parts = {split: _part(datasets, splits[name], (audio, label, group), name, source) for split, name in names.items()}
-    notes = [f"sounds from column {audio}" + (f", labels from column {label}" if label else "")]
-    notes[0] += f", groups from column {group}" if group else ""
+    start, end = time_columns(train.column_names, source)
+    chosen = Chosen(audio, label, start, end, group_column(train.column_names, source))
+    read = {split: _part(datasets, splits[name], chosen, name, source) for split, name in names.items()}
+    parts = {split: part for split, (part, _) in read.items()}
+    notes = [chosen.note + next(iter(read.values()))[1]]
     if unknown:
         notes.append(f"ignored the splits {listed(unknown)}")
     named = None if label is None else getattr(train.features[label], "names", None)
@@ -43,37 +50,42 @@ def _column(kind: Any, known: tuple[str, ...], content: str, dataset: Any, where
     return str(typed[0]) if len(typed) == 1 and not named else pick(dataset.column_names, known, content, where)
 
 
-def _part(datasets: Any, dataset: Any, columns: tuple[str, str | None, str | None], name: str, source: str) -> Part:
-    audio, label, group = columns
+def _part(datasets: Any, dataset: Any, chosen: Chosen, name: str, source: str) -> tuple[Part, str]:
+    """A split, and the rest of a note on what belongs together."""
 
     def where(row: int) -> str:
         return f"{source} {name} row {row}"
 
-    for column in filter(None, columns):
+    for column in chosen.names:
         if column not in dataset.column_names:
             raise KdcError(f"{source}: the split {name} has no column {column}; its: {listed(dataset.column_names)}")
-    if isinstance(dataset.features[audio], datasets.Audio):
+    if isinstance(dataset.features[chosen.audio], datasets.Audio):
         # kdc decodes itself: every source then treats channels, rates and damaged files alike
-        dataset = dataset.cast_column(audio, datasets.Audio(decode=False))
-    sounds = dataset.select_columns([audio])
+        dataset = dataset.cast_column(chosen.audio, datasets.Audio(decode=False))
+    sounds = dataset.select_columns([chosen.audio])
 
-    def values(column: str) -> list[Any]:
-        return list(dataset.select_columns([column])[:][column])
+    def values(column: str | None) -> list[Any] | None:
+        return None if column is None else list(dataset.select_columns([column])[:][column])
 
-    def content(row: int) -> Cut:
+    def recording(row: int) -> Recording:
         def encoded() -> bytes:
-            return encoded_in(sounds[row][audio], where(row), lambda text: read_sound(expanded(text)), "sound")
+            return encoded_in(sounds[row][chosen.audio], where(row), lambda text: read_sound(expanded(text)), "sound")
 
-        return Cut(Recording(encoded, where(row)))
+        return Recording(encoded, where(row))
 
-    named = None if label is None else getattr(dataset.features[label], "names", None)
+    cuts, recordings = cuts_of(
+        [recording(row) for row in range(len(dataset))], values(chosen.start), values(chosen.end), where
+    )
+    stated = values(chosen.label)
+    named = None if chosen.label is None else getattr(dataset.features[chosen.label], "names", None)
     names = tuple(named) if named else None
-    labels = ("",) * len(dataset) if label is None else label_texts(values(label), where, names)
-    return Part(
+    groups, said = grouped(values(chosen.group), recordings, where)
+    part = Part(
         ids=tuple(f"{name}/{row}" for row in range(len(dataset))),
-        labels=labels,
-        content=content,
+        labels=("",) * len(dataset) if stated is None else label_texts(stated, where, names),
+        content=cuts.__getitem__,
         where=where,
         encoded=True,
-        groups=grouped(values(group) if group else None, None, where)[0],
+        groups=groups,
     )
+    return part, said

@@ -1,5 +1,6 @@
 """`csv:PATH` and `parquet:PATH`: tables of paths of sound files, or with the files inside; whole, or parts of them."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from compressor.tasks.audio_classification.reading import Cut, Recording
 from compressor.tasks.audio_classification.sources.columns import Chosen, choose, times_of
 from compressor.tasks.audio_classification.sources.folder import read_sound, recording_at
 
-__all__ = ["find_csv", "find_parquet", "grouped"]
+__all__ = ["cuts_of", "find_csv", "find_parquet", "grouped"]
 
 
 def find_csv(location: str, progress: Progress, *, labelled: bool = True) -> Found:
@@ -121,19 +122,44 @@ def _of_paths(read: _Read) -> Table:
 
 def _table(read: _Read, recordings: list[Recording], paths: list[str] | None) -> Table:
     chosen, where = read.chosen, read.where
-    starts, ends = read.column(chosen.start), read.column(chosen.end)
-    cuts = [Cut(recording) for recording in recordings]
+    cuts, names = cuts_of(recordings, read.column(chosen.start), read.column(chosen.end), where, paths)
     ids = paths
-    if starts is not None and ends is not None:
-        times = [times_of(start, end, where(row)) for row, (start, end) in enumerate(zip(starts, ends, strict=True))]
-        cuts = [Cut(recording, *time) for recording, time in zip(recordings, times, strict=True)]
-        if paths is not None:
-            ids = [f"{path}[{start:g}-{end:g}]" for path, (start, end) in zip(paths, times, strict=True)]
-    groups, said = grouped(read.column(chosen.group), paths if starts is not None else None, where)
+    if paths is not None and names is not None:
+        ids = [f"{path}[{cut.begin:.10g}-{cut.end:.10g}]" for path, cut in zip(paths, cuts, strict=True)]
+    groups, said = grouped(read.column(chosen.group), names, where)
     stated = read.column(chosen.label)
     labels = ("",) * len(cuts) if stated is None else label_texts(stated, where, read.names)
     note = f"{chosen.note}{read.note}{said}"
     return Table(read.file, labels, ids, read.splits, cuts.__getitem__, where, read.names, note, groups)
+
+
+def cuts_of(
+    recordings: Sequence[Recording], starts: Sequence[object] | None, ends: Sequence[object] | None,
+    where: Callable[[int], str], paths: Sequence[str] | None = None,
+) -> tuple[list[Cut], Sequence[str] | None]:  # fmt: skip
+    """What each row is of its recording, and what each recording is called, where rows are parts of them: by its path,
+    or where there are none, by the first row that holds that file."""
+    if starts is None or ends is None:
+        return [Cut(recording) for recording in recordings], None
+    if paths is None:
+        recordings = _same_files(recordings)
+        paths = [recording.where for recording in recordings]
+    times = [times_of(start, end, where(row)) for row, (start, end) in enumerate(zip(starts, ends, strict=True))]
+    return [Cut(recording, *time) for recording, time in zip(recordings, times, strict=True)], paths
+
+
+def _same_files(recordings: Sequence[Recording]) -> list[Recording]:
+    """For each the first that is the same file: parts of one recording may each come with all of it. Such as cannot be
+    read stay as they are."""
+    first: dict[bytes, Recording] = {}
+
+    def same(recording: Recording) -> Recording:
+        try:
+            return first.setdefault(hashlib.sha256(recording.content()).digest(), recording)
+        except KdcError:  # said when it is decoded
+            return recording
+
+    return [same(recording) for recording in recordings]
 
 
 def grouped(
