@@ -67,7 +67,7 @@ def _prompt(question: Question, tokenizer: DocumentTokenizer) -> list[int]:
     chat = question.mode == "chat"
     text = tokenizer.asked(question.prompt) if chat else question.prompt
     [(ids, _)] = tokenizer.tokens([text], special=chat)
-    return ids if chat and ids[:1] == [tokenizer.start_id] else [tokenizer.start_id, *ids]
+    return ids if chat and ids else [tokenizer.start_id, *ids]
 
 
 def stops_of(network: CausalLm) -> frozenset[int]:

@@ -49,7 +49,7 @@ def test_the_most_probable_tokens_are_those_of_transformers(folder: Path, loaded
         if mode == "chat":
             messages = [{"role": "user", "content": prompt}]
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            ids = tokenizer("<|start|>" + text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+            ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
         else:
             ids = tokenizer(prompt, return_tensors="pt")["input_ids"]  # its post-processor puts <|start|> before it
         made = theirs.generate(
