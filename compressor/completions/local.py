@@ -59,6 +59,8 @@ def complete_here(
                 unanswered[result.why] += 1
             else:
                 table.append(result.model_copy(update=terms))
+        if missing and unanswered.total() == len(missing) and not table.rows:
+            raise KdcError(f"no prompt has an answer: {next(iter(unanswered))}", "other prompts")
         for why, count in unanswered.items():
             progress.warn(f"{count:,} questions have no answer that can be used: {why}")
         return Completions(

@@ -14,6 +14,8 @@ from compressor.schema.completions import Completion
 __all__ = ["filtered", "repetition", "told", "word_f1"]
 
 CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CUT = frozenset({"length", "max_tokens", "model_length", "content_filter", "safety", "error", "abort"})
+"""What servers call the end of an answer that its model did not end."""
 WORD = re.compile(r"\w+")
 
 Rows = Sequence[Completion]
@@ -65,7 +67,7 @@ def _each(filters: CompletionFilters, held: Collection[str]) -> Iterable[tuple[s
     if most is not None:
         yield f"longer than {most:,} characters", lambda row: len(row.completion.strip()) <= most
     if filters.cut_off:
-        yield "cut off", lambda row: row.finish_reason != "length"
+        yield "cut off", lambda row: (row.finish_reason or "").casefold() not in CUT
     if filters.controls:
         yield "with control characters", lambda row: CONTROLS.search(row.completion) is None
     if (share := filters.repetition) is not None:

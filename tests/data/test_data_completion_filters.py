@@ -32,6 +32,12 @@ def test_what_is_safe_by_default() -> None:
     assert left(rows, min_length=0, cut_off=False, controls=False)[1] == {}
 
 
+@pytest.mark.parametrize("reason", ["length", "content_filter", "MAX_TOKENS", "error"])
+def test_what_a_model_did_not_end_is_cut_off(reason: str) -> None:
+    rows = [row("a", "whole", finish_reason="stop"), row("b", "part", finish_reason=reason)]
+    assert left(rows) == (["whole"], {"cut off": 1})
+
+
 def test_no_prompt_that_is_held_out() -> None:
     rows = [row("What is  a Zebra?", "x"), row("what is a marmot?", "y"), row("Café?", "z")]
     kept, left_out = left(rows, ("what is a zebra? ", "cafe\u0301?"))
