@@ -16,14 +16,15 @@ __all__ = ["of_completions"]
 
 def of_completions(request: Request, data: Dataset, progress: Progress) -> Dataset:
     """`data`, whose training split is a teacher's completions where the request names a table of them, but for those
-    that the recipe's filters leave out and for prompts of validation and test; said, and counted in `info`. Raises
+    that the recipe's filters leave out and for what stands in validation and test; said, and counted in `info`. Raises
     KdcError where none is left."""
     written = load_completions(request)
     if written is None:
         return data
     module = importlib.import_module(TASKS[request.task].completes)
     held_out = [*module.prompts_in(data.validation), *module.prompts_in(data.test)]
-    rows, counts = filtered(written[0].rows, request.recipe.completions, held_out)
+    texts = [*module.texts_in(data.validation), *module.texts_in(data.test)]
+    rows, counts = filtered(written[0].rows, request.recipe.completions, held_out, texts)
     note = f"train is {last_part(request.teacher)}, in place of the data's own: {told(counts)}"
     progress.note(note)
     info = data.info.model_copy(update={"notes": (*data.info.notes, note), "completions": counts})

@@ -45,6 +45,18 @@ def test_no_prompt_that_is_held_out() -> None:
     assert left_out == {"whose prompt is held out for validation or test": 2}
 
 
+def test_no_text_that_is_held_out() -> None:
+    """Whatever it was asked with; fewer words in a row are those of any text."""
+    words = [f"w{number}" for number in range(20)]
+    rows = [
+        row("go on", " ".join(words[3:16]).upper()), row(" ".join(words[:12]), f"{words[12]}, {words[13]}"),
+        row("other", " ".join(words[3:15])), row(" ".join(words[:13]), "and else"), row("x", "y"),
+    ]  # fmt: skip
+    kept, counts = filtered(rows, CompletionFilters(), (), ["too short", " ".join(words)])
+    assert [each.prompt for each in kept] == ["other", " ".join(words[:13]), "x"]
+    assert counts.left_out == {"that repeat 13 words of validation or test": 2}
+
+
 def test_lengths() -> None:
     rows = [row("a", "123"), row("b", " 12345 "), row("c", "1234567")]
     assert left(rows, min_length=4, max_length=5)[0] == [" 12345 "]

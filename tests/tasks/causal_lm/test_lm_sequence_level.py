@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from compressor.schema.base import read_json
 from compressor.schema.completions import Completion
 from compressor.schema.student import Student
 from compressor.tasks.causal_lm.documents import Chat, Message, Written
-from compressor.tasks.causal_lm.generation import prompts_in, split_of
+from compressor.tasks.causal_lm.generation import prompts_in, split_of, texts_in
 from tests.kit import Ended, call
 from tests.tasks.causal_lm.kit import SPEED, made_documents, write_jsonl, write_llama
 
@@ -32,6 +33,10 @@ def test_completions_are_documents() -> None:
         Written("the farmer saw", 10),
     ]  # fmt: skip
     assert prompts_in(split) == ["p", "the farmer", "the farmer"]
+    assert texts_in(split) == ["c", " saw", " saw"]
+    whole = split_of([Completion(prompt="the farmer", completion=" saw")])
+    plain = replace(whole, read=lambda number: Written("the farmer saw"))
+    assert prompts_in(plain) == texts_in(plain) == ["the farmer saw"]
     assert len(set(split.ids)) == 3
     assert split.contents[1] == split.contents[2] != split.contents[0]
 
