@@ -85,6 +85,17 @@ def test_copies_go_into_one_split(tmp_path: Path) -> None:
     held = {split: {data_split.read(row).text.lower() for row in range(len(data_split))}
             for split, data_split in (("train", data.train), ("test", data.test))}  # fmt: skip
     assert not held["train"] & held["test"]
+    assert "copies of other documents of their split: " in " ".join(data.info.notes)
+    [note] = [note for note in data.info.notes if note.startswith("copies of")]
+    copies = {
+        name: len(split) - len({*split.contents.tolist()})
+        for name, split in (("train", data.train), ("test", data.test))
+    }
+    assert f"{copies['train']} of train, " in note
+    assert f"{copies['test']} of test (intervals" in note
+    assert not [
+        note for note in opened(f"jsonl:{write_jsonl(tmp_path / 'one.jsonl', ROWS)}")[0].info.notes if "copies" in note
+    ]
 
 
 CHATS: dict[str, Any] = {
