@@ -17,7 +17,7 @@ from compressor.schema.base import parse
 from compressor.schema.completions import Completion, CompletionPlan, Completions, Key, Mode, Question
 from compressor.schema.provenance import UNKNOWN
 
-__all__ = ["Asking", "complete", "matched", "plan", "plan_text", "tell"]
+__all__ = ["AGAIN", "Asking", "complete", "matched", "plan", "plan_text", "tell"]
 
 MOST_IN_A_ROW = 10
 """Questions without an answer that can be used, one after the other and none with one: then it is not the questions."""

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from compressor.data.completion_files import read_completions
+from compressor.distill.written import _without_mode
 from compressor.schema.accuracy import BitsPerByte
 from compressor.schema.base import read_json
 from compressor.schema.completions import Completion
@@ -39,6 +40,12 @@ def test_completions_are_documents() -> None:
     assert prompts_in(plain) == texts_in(plain) == ["the farmer saw"]
     assert len(set(split.ids)) == 3
     assert split.contents[1] == split.contents[2] != split.contents[0]
+
+
+def test_what_names_no_mode_is_said() -> None:
+    rows = [Completion(prompt="p", completion="c", mode=mode) for mode in ("chat", "text", None)]
+    assert _without_mode(rows[:2]) == ""
+    assert _without_mode(rows).startswith("; 1 name no mode, and go on where their prompts end")
 
 
 @pytest.fixture(scope="module")
