@@ -17,7 +17,7 @@ from compressor.schema.base import parse
 from compressor.schema.completions import Completion, CompletionPlan, Completions, Key, Mode, Question
 from compressor.schema.provenance import UNKNOWN
 
-__all__ = ["Asking", "complete", "matched", "plan", "plan_text", "tell"]
+__all__ = ["AGAIN", "Asking", "complete", "matched", "plan", "plan_text", "tell"]
 
 MOST_IN_A_ROW = 10
 """Questions without an answer that can be used, one after the other and none with one: then it is not the questions."""
@@ -183,6 +183,7 @@ def _filled(
     unanswered: Counter[str] = Counter()
     if not missing:
         return unanswered
+    others: Counter[str] = Counter()
     done = in_a_row = 0
     pool = Pool(client, missing, min(asking.concurrency, len(missing)), patience)
     with closing(_Shown(progress, len(missing))) as shown:
@@ -191,10 +192,11 @@ def _filled(
                 if isinstance(result, Unanswered):
                     unanswered[result.why] += 1
                     in_a_row += 1
-                    if in_a_row >= MOST_IN_A_ROW and not done:
+                    if not done and (in_a_row >= MOST_IN_A_ROW or (in_a_row == len(missing) and not table.rows)):
                         raise KdcError(f"--teacher api: no question has an answer: {result.why}", AGAIN)
                 else:
                     table.append(result.model_copy(update=stated))
+                    others.update([result.answered_by] if result.answered_by else [])
                     done += 1
                 shown.next()
         except BaseException as error:
@@ -209,7 +211,15 @@ def _filled(
             raise
     for why, count in unanswered.items():
         progress.warn(f"{count:,} questions have no answer that can be used: {why}")
+    _tell_others(client.endpoint.model, others, progress)
     return unanswered
+
+
+def _tell_others(model: str, others: Mapping[str, int], progress: Progress) -> None:
+    """Say of which models answers are, as the endpoint has it; gpt-4o-2024-08-06 is gpt-4o."""
+    for name, count in others.items():
+        if model.rpartition("/")[2].casefold() not in name.casefold():
+            progress.warn(f"{count:,} answers are of {name}, as the endpoint says, and {model} was asked")
 
 
 class _Shown:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from compressor.completions.answers import AgainError, AnswerError, RefusedError, answer_in, said_in
+from compressor.completions.answers import AgainError, AnswerError, RefusedError, answer_in, is_error, said_in
 from compressor.errors import KdcError, first_line
 from compressor.references import Reference
 from compressor.schema.completions import Completion, Question
@@ -125,7 +125,7 @@ class Client:
         if status == 400 and limit == LIMIT and NEW_LIMIT.encode() in body:
             self._limit = NEW_LIMIT  # the same under the name that this model knows
             status, headers, body = self._sent(question, NEW_LIMIT)
-        if status != 200:
+        if status != 200 or is_error(body):
             raise said_in(status, headers, self._without_key(body), self.endpoint.host)
         self._refuse_key(body)
         completion = answer_in(body, question, self.endpoint.host)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from compressor.completions.asking import Asking, matched, tell
+from compressor.completions.asking import AGAIN, Asking, matched, tell
 from compressor.completions.pool import Unanswered
 from compressor.data.completion_files import growing, require_jsonl
 from compressor.data.prompts import read_prompts
@@ -53,12 +53,20 @@ def complete_here(
         missing = [question for question in questions if question.key not in there]
         tell(prompts, questions, missing, len(table.rows) - len(there), progress)
         unanswered: Counter[str] = Counter()
-        for question in progress.track(missing, len(missing), "the teacher's answers"):
-            result = _answered(answer, question, keeps=asking.logprobs)
-            if isinstance(result, Unanswered):
-                unanswered[result.why] += 1
-            else:
-                table.append(result.model_copy(update=terms))
+        done = 0
+        try:
+            for question in progress.track(missing, len(missing), "the teacher's answers"):
+                result = _answered(answer, question, keeps=asking.logprobs)
+                if isinstance(result, Unanswered):
+                    unanswered[result.why] += 1
+                else:
+                    table.append(result.model_copy(update=terms))
+                    done += 1
+        except KeyboardInterrupt:
+            progress.warn(f"stopped: {done:,} of {len(missing):,} were answered and are kept; {AGAIN}")
+            raise
+        if missing and unanswered.total() == len(missing) and not table.rows:
+            raise KdcError(f"no prompt has an answer: {next(iter(unanswered))}", "other prompts")
         for why, count in unanswered.items():
             progress.warn(f"{count:,} questions have no answer that can be used: {why}")
         return Completions(

@@ -3,7 +3,8 @@ what the table holds. What each of them takes for a fault is said in `schema.com
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import combinations
 
 from compressor.errors import KdcError
@@ -14,13 +15,16 @@ from compressor.schema.completions import Completion
 __all__ = ["filtered", "repetition", "told", "word_f1"]
 
 CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CUT = frozenset({"length", "max_tokens", "model_length", "content_filter", "safety", "error", "abort"})
+"""What servers call the end of an answer that its model did not end."""
+RUN = 13
 WORD = re.compile(r"\w+")
 
 Rows = Sequence[Completion]
 
 
 def filtered(
-    rows: Rows, filters: CompletionFilters, held_out: Collection[str] = ()
+    rows: Rows, filters: CompletionFilters, held_out: Collection[str] = (), texts: Iterable[str] = ()
 ) -> tuple[tuple[Completion, ...], Filtered]:
     """The completions that are left, in their order, and what was left out.
 
@@ -28,14 +32,17 @@ def filtered(
         rows: of one table.
         filters: which ones are asked for.
         held_out: prompts of the validation and test splits, which nobody may learn from.
+        texts: what stands there to be answered, or to be gone on with; of this a completion may not have `RUN` words
+            in a row, whatever its prompt was (13-grams, as in Brown et al. 2020, arXiv 2005.14165, app. C).
 
     Raises:
         KdcError: where nothing is left.
     """
     held = {_compared(prompt) for prompt in held_out}
+    runs = {run for text in texts for run in _runs(_words(text))}
     left_out: Counter[str] = Counter()
     kept: Rows = rows
-    for why, keeps in _each(filters, held):
+    for why, keeps in _each(filters, held, runs):
         still = [row for row in kept if keeps(row)]
         left_out[why] += len(kept) - len(still)
         kept = still
@@ -57,15 +64,19 @@ def told(counts: Filtered) -> str:
     return f"of {counts.rows:,} completions {counts.kept:,} are learned from{f'; left out: {parts}' if parts else ''}"
 
 
-def _each(filters: CompletionFilters, held: Collection[str]) -> Iterable[tuple[str, Callable[[Completion], bool]]]:
+def _each(
+    filters: CompletionFilters, held: Collection[str], runs: AbstractSet[int]
+) -> Iterable[tuple[str, Callable[[Completion], bool]]]:
     """The filters that look at a completion by itself, and what to say of those that they leave out."""
     least, most = filters.min_length, filters.max_length
     yield "whose prompt is held out for validation or test", lambda row: _compared(row.prompt) not in held
+    if runs:
+        yield f"that repeat {RUN} words of validation or test", lambda row: runs.isdisjoint(_runs_of(row))
     yield f"shorter than {least} characters", lambda row: len(row.completion.strip()) >= least
     if most is not None:
         yield f"longer than {most:,} characters", lambda row: len(row.completion.strip()) <= most
     if filters.cut_off:
-        yield "cut off", lambda row: row.finish_reason != "length"
+        yield "cut off", lambda row: (row.finish_reason or "").casefold() not in CUT
     if filters.controls:
         yield "with control characters", lambda row: CONTROLS.search(row.completion) is None
     if (share := filters.repetition) is not None:
@@ -82,6 +93,20 @@ def _of_prompts(filters: CompletionFilters) -> Iterable[tuple[str, Callable[[Row
         yield "that samples of their prompt do not agree with", lambda rows: _agreeing(rows, least)
     if filters.one_each:
         yield "beside the first of their prompt", _firsts
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.casefold())
+
+
+def _runs(words: Sequence[str]) -> Iterator[int]:
+    """A number for each run of `RUN` words: a split has as many of them as words, and they take less as numbers."""
+    return (hash(tuple(words[start : start + RUN])) for start in range(len(words) - RUN + 1))
+
+
+def _runs_of(row: Completion) -> Iterator[int]:
+    """Those that end in the completion."""
+    return _runs([*_words(row.prompt)[1 - RUN :], *_words(row.completion)])
 
 
 def _compared_rows(rows: Rows) -> Rows:

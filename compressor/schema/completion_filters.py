@@ -21,7 +21,8 @@ class CompletionFilters(Noun):
     max_length: Annotated[int, Field(ge=1)] | None = None
     """Characters that it has at most."""
     cut_off: bool = True
-    """Leave out what was cut at the most tokens of an answer (finish_reason "length"): it has no end to learn."""
+    """Leave out what the model did not end itself (finish_reason "length", "content_filter", "error" and the like): it
+    has no end to learn."""
     controls: bool = True
     """Leave out what holds control characters but tabs and line breaks."""
     ngram: Annotated[int, Field(ge=1, le=100)] = 4

@@ -13,6 +13,9 @@ __all__ = ["Completion", "CompletionPlan", "Completions", "Key", "Mode", "Questi
 Mode = Literal["chat", "text"]
 """chat: the prompt is a user's message, in the model's own template; text: the model goes on where the prompt ends."""
 
+ROUNDING = 0.01
+"""How far above 0 a server may round a logarithm of 1."""
+
 Key = tuple[str, str, Mode | None, float | None, int | None, int | None, int]
 """What an answer was asked for by: prompt, model and sampling."""
 
@@ -60,6 +63,9 @@ class Completion(Question):
     def _as_many(self) -> "Completion":
         if self.tokens is not None and self.logprobs is not None and len(self.tokens) != len(self.logprobs):
             raise ValueError(f"has {len(self.tokens)} tokens and {len(self.logprobs)} logprobs")
+        most = max(self.logprobs or (0.0,))
+        if most > ROUNDING:
+            raise ValueError(f"has a logprob of {most:g}, and no logarithm of a probability is above 0")
         return self
 
     @property

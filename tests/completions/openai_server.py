@@ -34,6 +34,7 @@ class Server(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.gone = threading.Event()
         self.delay_s, self.limit = 0.0, "max_tokens"
+        self.named: str | None = None
         self.most = self.now = 0
 
     @property
@@ -121,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         said = {"what": "answer", "prompt": prompt, "path": self.path, "asked": asked}
         if self.server.path is None:
             self.server.write(**said)
-        self.send(200, {"model": f"{asked['model']}-2026", "choices": [choice]})
+        self.send(200, {"model": self.server.named or f"{asked['model']}-2026", "choices": [choice]})
         if self.server.path is not None:  # it may be killed between: what was not sent was not answered
             self.server.write(**said)
 
@@ -138,6 +139,9 @@ class Handler(BaseHTTPRequestHandler):
             "quota": (429, {"Retry-After": "0.1"}, {"error": {"message": "no", "code": "insufficient_quota"}}),
             "later": (429, {"Retry-After": "86400"}, {"error": {"message": "tomorrow"}}),
             "redirect": (307, {"Location": "/elsewhere"}, {}),
+            "200-429": (200, {}, {"error": {"message": "slow down", "code": 429}}),
+            "200-400": (200, {}, {"error": {"message": "the prompt is too long", "code": 400}}),
+            "200-error": (200, {}, {"error": {"message": "the provider failed"}}),
             "no-choice": (200, {}, {"choices": []}),
             "echo": (200, {}, {"choices": [{"message": {"content": f"it is {self.headers.get('Authorization')}"}}]}),
             "refusal": (200, {}, {"choices": [{"message": {"content": None, "refusal": "I would rather not"}}]}),

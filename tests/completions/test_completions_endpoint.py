@@ -1,12 +1,13 @@
 """`api:URL#MODEL`, its key, and what a response means."""
 
+import json
 import time
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 
-from compressor.completions.answers import AgainError, AnswerError, RefusedError, answer_in, said_in, wait_in
+from compressor.completions.answers import AgainError, AnswerError, RefusedError, answer_in, is_error, said_in, wait_in
 from compressor.completions.client import key_from, parse_endpoint
 from compressor.completions.pool import Patience
 from compressor.errors import KdcError
@@ -83,6 +84,9 @@ def test_the_key_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         (401, {}, '{"message": "no such key"}', RefusedError, "h says 401: no such key"),
         (404, {}, "[[", RefusedError, "h says 404: [["),
         (302, {}, "", RefusedError, "h redirects elsewhere (302)"),
+        (200, {"Retry-After": "3"}, '{"error": {"message": "slow", "code": 429}}', AgainError, "h says 200: slow"),
+        (200, {}, '{"error": {"message": "too long", "code": "400"}}', AnswerError, "h says 200: too long"),
+        (200, {}, '{"error": {"message": "no such key", "code": 401}}', RefusedError, "h says 200: no such key"),
     ],
 )
 def test_what_a_refusal_means(
@@ -94,6 +98,22 @@ def test_what_a_refusal_means(
     if isinstance(error, AgainError):
         assert error.after_s == (3.0 if headers else None)
         assert error.of_question == (status >= 500)
+
+
+def test_an_error_that_says_200_is_one() -> None:
+    assert is_error(b'{"error": {"message": "it broke"}, "choices": []}')
+    assert is_error(b'\xef\xbb\xbf{"error": "it broke"}')
+    for answer in (
+        b'{"choices": [{"text": "x"}], "error": {}}',
+        b'{"choices": [{}], "error": "x"}',
+        b"{",
+        b"[]",
+        b"\xff",
+    ):
+        assert not is_error(answer)
+    unknown = said_in(200, {}, '{"error": {"message": "it broke", "type": "upstream"}}', "h")
+    assert isinstance(unknown, AgainError)
+    assert (unknown.why, unknown.tries, unknown.of_question) == ("h says 200: it broke", 3, True)
 
 
 def test_how_long_a_server_wants_to_be_left_alone() -> None:
@@ -137,6 +157,9 @@ def test_an_answer_of_either_kind() -> None:
         b'{"choices": [{"message": {"content": "\\ud83d"}}]}', b"[" * 5000,
         b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": NaN}]}}]}',
         b'{"choices": [{"message": {"content": "x"}, "finish_reason": ["stop"]}]}',
+        b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": 0.9}]}}]}',
+        b'{"choices": [{"message": {"content": "ab"}, "logprobs": {"content": [{"token": "c", "logprob": -1}]}}]}',
+        b'data: {"choices": [{"delta": {"content": "x"}}]}', b"<html>sign in</html>",
     ],
 )  # fmt: skip
 def test_a_malformed_answer_is_asked_for_again_but_not_often(body: bytes) -> None:
@@ -144,6 +167,24 @@ def test_a_malformed_answer_is_asked_for_again_but_not_often(body: bytes) -> Non
         answer_in(body, CHAT, "h")
     assert raised.value.tries == 3
     assert "h gave a malformed answer" in raised.value.why
+    if body[:1] in b"d<":
+        assert f"it begins {body[:20].decode()!r}"[:-1] in raised.value.why
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("it is 5", ["it", "Ġis", "Ġ5", "<|im_end|>"]),
+        ("naïve", ["na", "\\xc3", "\\xaf", "ve"]),
+        ("naïve", ["na", "bytes:\\xc3\\xaf", "ve"]),
+        ("a\n", ["a", "<0x0A>"]),
+        ("x", ["\n", "x"]),
+    ],
+)
+def test_tokens_are_those_of_the_text_in_the_ways_that_servers_write_them(text: str, tokens: list[str]) -> None:
+    rows = [{"token": token, "logprob": 0.0001} for token in tokens]
+    body = json.dumps({"choices": [{"message": {"content": text}, "logprobs": {"content": rows}}]})
+    assert answer_in(b"\xef\xbb\xbf" + body.encode(), CHAT, "h").tokens == tuple(tokens)
 
 
 def test_an_answer_without_text_is_none() -> None:

@@ -153,6 +153,7 @@ def test_what_ends_all_is_said_once_and_nothing_is_lost(
     ("fault", "said"),
     [
         ("400", "says 400: the prompt is too long"),
+        ("200-400", "says 200: the prompt is too long"),
         ("refusal", "no text (I would rather not)"),
         ("echo", "the answer holds the key"),
         ("huge", "larger than 16,000,000 bytes"),
@@ -185,6 +186,41 @@ def test_where_no_question_has_one_it_ends(serve: Serve, prompts: Write, tmp_pat
     with pytest.raises(KdcError, match=r"no question has an answer: 127\.0\.0\.1:[0-9]+ says 400"):
         asked(server.url, prompts(40), tmp_path / "c.jsonl", concurrency=1)
     assert len(server.log) <= 12
+
+
+def test_where_none_of_a_few_questions_has_one_it_says_so(serve: Serve, prompts: Write, tmp_path: Path) -> None:
+    server = serve("400")
+    with pytest.raises(KdcError, match=r"no question has an answer: 127\.0\.0\.1:[0-9]+ says 400"):
+        asked(server.url, prompts(3), tmp_path / "c.jsonl")
+    fine = serve("none", "400", "none")
+    assert asked(fine.url, prompts(2), tmp_path / "c.jsonl", resume=True, concurrency=1).asked == 1
+    again = serve("400")
+    assert asked(again.url, prompts(2), tmp_path / "c.jsonl", resume=True).asked == 0, "the table holds others"
+
+
+def test_an_error_that_says_200_is_asked_for_again(serve: Serve, prompts: Write, tmp_path: Path) -> None:
+    server = serve("200-429", "200-error", "none")
+    assert asked(server.url, prompts(6), tmp_path / "c.jsonl", concurrency=1).asked == 6
+    assert [row["what"] for row in server.log].count("answer") == 6
+
+
+def test_answers_of_another_model_are_said(serve: Serve, prompts: Write, tmp_path: Path) -> None:
+    server = serve()
+    for model, count in (("openai/teacher", 0), ("teacher", 0), ("gpt-5", 0)):
+        told = Hearing()
+        complete(
+            f"api:{server.url}#{model}",
+            prompts(2),
+            tmp_path / f"{len(model)}.jsonl",
+            Asking(licence="MIT"),
+            progress=told,
+        )
+        assert len(told.warnings) == count
+    told = Hearing()
+    server.named = "small-7b"
+    asked(server.url, prompts(2), tmp_path / "c.jsonl", told=told)
+    assert told.warnings == ["2 answers are of small-7b, as the endpoint says, and teacher was asked"]
+    assert {row.answered_by for row in read_completions(tmp_path / "c.jsonl").rows} == {"small-7b"}
 
 
 @pytest.mark.parametrize("fault", ["slow", "drip"])

@@ -32,11 +32,29 @@ def test_what_is_safe_by_default() -> None:
     assert left(rows, min_length=0, cut_off=False, controls=False)[1] == {}
 
 
+@pytest.mark.parametrize("reason", ["length", "content_filter", "MAX_TOKENS", "error"])
+def test_what_a_model_did_not_end_is_cut_off(reason: str) -> None:
+    rows = [row("a", "whole", finish_reason="stop"), row("b", "part", finish_reason=reason)]
+    assert left(rows) == (["whole"], {"cut off": 1})
+
+
 def test_no_prompt_that_is_held_out() -> None:
     rows = [row("What is  a Zebra?", "x"), row("what is a marmot?", "y"), row("Café?", "z")]
     kept, left_out = left(rows, ("what is a zebra? ", "cafe\u0301?"))
     assert kept == ["y"]
     assert left_out == {"whose prompt is held out for validation or test": 2}
+
+
+def test_no_text_that_is_held_out() -> None:
+    """Whatever it was asked with; fewer words in a row are those of any text."""
+    words = [f"w{number}" for number in range(20)]
+    rows = [
+        row("go on", " ".join(words[3:16]).upper()), row(" ".join(words[:12]), f"{words[12]}, {words[13]}"),
+        row("other", " ".join(words[3:15])), row(" ".join(words[:13]), "and else"), row("x", "y"),
+    ]  # fmt: skip
+    kept, counts = filtered(rows, CompletionFilters(), (), ["too short", " ".join(words)])
+    assert [each.prompt for each in kept] == ["other", " ".join(words[:13]), "x"]
+    assert counts.left_out == {"that repeat 13 words of validation or test": 2}
 
 
 def test_lengths() -> None:

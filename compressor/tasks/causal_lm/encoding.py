@@ -11,19 +11,19 @@ from compressor.errors import KdcError
 from compressor.schema.preprocess import LanguagePreprocess
 from compressor.tasks.causal_lm.documents import Chat, Written
 from compressor.tasks.causal_lm.opening import documents_of
-from compressor.tasks.causal_lm.tokenizer import DocumentTokenizer, tokenizer_of
+from compressor.tasks.causal_lm.tokenizer import DocumentTokenizer, Span, tokenizer_of
 
 __all__ = ["Block", "Encoded", "blocks_of", "encoded", "encoded_split"]
 
 AT_ONCE = 256
 """Documents that are handed to the library at once."""
-Spans = Sequence[tuple[int, int]]
+Spans = Sequence[Span]
 
 
 class Encoded(NamedTuple):
-    """A document's `ids` int32 [T], the token that starts it first. `learned`, bool [T]: what is asked for in training;
-    `scored`: what a score is made of: the same without the token that ends the document, which stands for no text.
-    `bytes`: of the text that these stand for, in UTF-8."""
+    """A document's `ids` int32 [T], the token that starts it first; a chat begins as its template has it. `learned`,
+    bool [T]: what is asked for in training; `scored`: what a score is made of: the same without what ends the document,
+    or an answer in a chat, and is the same whatever was said. `bytes`: of the text that is scored, in UTF-8."""
 
     ids: NDArray[np.int32]
     learned: NDArray[np.bool_]
@@ -59,7 +59,7 @@ def encoded(documents: Sequence[Written | Chat], tokenizer: DocumentTokenizer, n
         if isinstance(document, Chat):
             text, counted = tokenizer.rendered(document, name)
         else:
-            text, counted = document.text, ((document.prompt, len(document.text)),)
+            text, counted = document.text, (Span(document.prompt, len(document.text), len(document.text)),)
         texts.append(text)
         spans.append(counted)
     chats = [isinstance(document, Chat) for document in documents]
@@ -85,19 +85,19 @@ def _encoded(
 ) -> Encoded:  # fmt: skip
     """A token that begins before a span and ends in it is the prompt's, and so are the bytes of it there."""
     places = np.array(offsets, np.int64).reshape(-1, 2)
-    counts, size = np.zeros(len(ids), np.bool_), 0
-    for first, last in spans:
-        inside = (places[:, 0] >= first) & (places[:, 0] < last)
+    counts, says, size = np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.bool_), 0
+    for first, last, said in spans:
         over = places[(places[:, 0] < first) & (places[:, 1] > first), 1]
-        counts |= inside
-        size += len(text[min(int(over.max()) if len(over) else first, last) : last].encode())
-    head = [] if chat and ids[:1] == [tokenizer.start_id] else [tokenizer.start_id]
+        counts |= (places[:, 0] >= first) & (places[:, 0] < last)
+        says |= (places[:, 0] >= first) & (places[:, 0] < said)
+        size += len(text[min(int(over.max()) if len(over) else first, said) : said].encode())
+    head = [] if chat and not counts[:1].any() else [tokenizer.start_id]
     tail = [] if chat else [tokenizer.end_id]
     before, behind = np.zeros(len(head), np.bool_), np.ones(len(tail), np.bool_)
     return Encoded(
         np.array([*head, *ids, *tail], np.int32),
         np.concatenate([before, counts, behind]),
-        np.concatenate([before, counts, ~behind]),
+        np.concatenate([before, says, ~behind]),
         size,
     )
 

@@ -19,7 +19,7 @@ from compressor.tasks.causal_lm.models.network import CausalLm, position_limit
 from compressor.tasks.causal_lm.opening import documents_of
 from compressor.tasks.causal_lm.tokenizer import DocumentTokenizer
 
-__all__ = ["answerer", "prompts_in", "split_of", "stops_of"]
+__all__ = ["answerer", "prompts_in", "split_of", "stops_of", "texts_in"]
 
 MOST_LENGTH = 1_000_000
 
@@ -67,7 +67,7 @@ def _prompt(question: Question, tokenizer: DocumentTokenizer) -> list[int]:
     chat = question.mode == "chat"
     text = tokenizer.asked(question.prompt) if chat else question.prompt
     [(ids, _)] = tokenizer.tokens([text], special=chat)
-    return ids if chat and ids[:1] == [tokenizer.start_id] else [tokenizer.start_id, *ids]
+    return ids if chat and ids else [tokenizer.start_id, *ids]
 
 
 def stops_of(network: CausalLm) -> frozenset[int]:
@@ -126,11 +126,23 @@ def _document(row: Completion) -> Document:
 
 
 def prompts_in(split: Split) -> list[str]:
-    """The prompts of a split: of a chat what the user says, first of all; of a text without one, none."""
+    """The prompts of a split: of a chat what the user says, first of all; of a text without one, all of it, since who
+    asks with it has the text."""
     prompts = []
     for document in documents_of(split):
         if isinstance(document, Chat):
             prompts += [message.content for message in document.messages if message.role == "user"][:1]
-        elif isinstance(document, Written) and document.prompt:
-            prompts.append(document.text[: document.prompt])
+        elif isinstance(document, Written):
+            prompts.append(document.text[: document.prompt or None])
     return prompts
+
+
+def texts_in(split: Split) -> list[str]:
+    """What counts in a split: what the assistant says, completions, and texts."""
+    texts = []
+    for document in documents_of(split):
+        if isinstance(document, Chat):
+            texts += [message.content for message in document.messages if message.role == "assistant"]
+        else:
+            texts.append(document.text[document.prompt :])
+    return texts

@@ -1,7 +1,7 @@
 """open_data: from a reference to checked splits of documents."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def open_data(reference: str, *, skip_bad: bool, progress: Progress, columns: Co
         refuse_ids(part, "document")
     kept, documents, skipped = _checked(listing, skip_bad, progress)
     splits, split_notes = in_three(kept, "documents")
-    notes = [*listing.notes, *split_notes, *copies_told(splits, "document", "documents")]
+    notes = [*listing.notes, *split_notes, *copies_told(splits, "document", "documents"), *_repeated_told(splits)]
     if skipped:
         notes.append(f"left out {len(skipped)} documents that cannot be used, e.g. {skipped[0]}")
     for note in notes:
@@ -55,6 +55,21 @@ def open_data(reference: str, *, skip_bad: bool, progress: Progress, columns: Co
 def documents_of(split: Split) -> list[Document]:
     """All documents of a split."""
     return [split.read(row) for row in range(len(split))]
+
+
+def _repeated_told(splits: Mapping[str, Sequence[Sample]]) -> list[str]:
+    """A note on documents that stand in a split more than once: of what is measured, they make intervals too narrow."""
+    counts = {name: len(splits[name]) - len({digest for _, _, digest in splits[name]}) for name in WANTED}
+    told = ", ".join(f"{count:,} of {name}" for name, count in counts.items() if count)
+    held_out = counts["validation"] or counts["test"]
+    return (
+        [
+            f"copies of other documents of their split: {told}"
+            + (" (intervals take each for a document of its own, and are too narrow)" if held_out else "")
+        ]
+        if told
+        else []
+    )
 
 
 Documents = Mapping[int, Mapping[int, Document]]

@@ -83,9 +83,11 @@ def _spelt(
     sample: Encoded, document: Document, bytes_of: TokenBytes, tokenizer: DocumentTokenizer, name: str
 ) -> list[bytes]:
     """The bytes of each token of a document; of those that kdc put around its text, none."""
-    if isinstance(document, Chat):
-        return [b"", *bytes_of.of_text(sample.ids[1:].tolist(), tokenizer.rendered(document, name).text)]
-    return [b"", *bytes_of.of_text(sample.ids[1:-1].tolist(), document.text), b""]
+    ids = sample.ids.tolist()
+    if not isinstance(document, Chat):
+        return [b"", *bytes_of.of_text(ids[1:-1], document.text), b""]
+    head = [b""] if ids[0] == tokenizer.start_id else []
+    return [*head, *bytes_of.of_text(ids[len(head) :], tokenizer.rendered(document, name).text)]
 
 
 def cut(

@@ -21,7 +21,7 @@ from compressor.tasks.base import Feed, Stored
 from compressor.tasks.causal_lm.encoding import blocks_of, encoded_split
 from compressor.tasks.causal_lm.feed import LanguageFeed, stacked
 from compressor.tasks.causal_lm.models import loading, students
-from compressor.tasks.causal_lm.models.network import CausalLm, position_limit
+from compressor.tasks.causal_lm.models.network import CausalLm, block_limit
 from compressor.tasks.causal_lm.opening import open_data
 from compressor.tasks.causal_lm.pairs import differs
 from compressor.tasks.causal_lm.tokenizer import of_documents
@@ -81,7 +81,7 @@ class CausalLanguageModelling:
     def fitted(self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress) -> LoadedModel:
         network, preprocess = inner_of(model.network), of_documents(model.preprocess)
         assert isinstance(network, CausalLm)
-        limit, source = position_limit(network.model), model.weights.source
+        limit, source = block_limit(network.model), model.weights.source
         if limit is not None and preprocess.max_length > limit:
             raise KdcError(
                 f"--max-length {preprocess.max_length}: {source} takes {limit} tokens at most", f"--max-length {limit}"

@@ -1,7 +1,8 @@
 """A model's tokenizer: tokenizer.json, the tokens that start and end a document, and the template of chats.
 
 A document begins with the tokenizer's `bos_token`, or where it has none, with its `eos_token`, as GPT-2's documents do;
-it ends with `eos_token`. Whatever tokenizer.json itself would put around a text is left out.
+it ends with `eos_token`. Whatever tokenizer.json itself would put around a text is left out. A chat begins and ends as
+its template writes it.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ __all__ = [
     "TEMPLATE",
     "DocumentTokenizer",
     "Rendered",
+    "Span",
     "kept",
     "of_documents",
     "read_tokenizer",
@@ -34,11 +36,20 @@ NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 """Tokens that a template may be told of."""
 
 
+class Span(NamedTuple):
+    """What counts of a text, from which character to which; `said`: where what somebody said ends, and the template's
+    own begins, which is learned and not scored."""
+
+    first: int
+    last: int
+    said: int
+
+
 class Rendered(NamedTuple):
-    """A chat as its template writes it, and the parts of it that count: from which character to which."""
+    """A chat as its template writes it, and the parts of it that count."""
 
     text: str
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[Span, ...]
 
 
 class DocumentTokenizer(Tokenizer):
@@ -79,20 +90,30 @@ class DocumentTokenizer(Tokenizer):
         """All that its tokens depend on."""
         return self.sha256, self.start_id, self.end_id, self.template_sha256
 
+    @cached_property
+    def _plain(self) -> Any:
+        """Without what it puts around a text; that may also leave a token's blanks out of its place (trim_offsets), so
+        that one that begins in a prompt would look as if it began behind it."""
+        library = self._library
+        from tokenizers.processors import TemplateProcessing
+
+        library.no_padding()
+        library.no_truncation()
+        library.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+        return library
+
     def tokens(self, texts: list[str], *, special: bool) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Of each text the ids, and from which character to which each stands for. `special`: what is written as a
         special token is one, as in a chat that a template wrote; else it is text like any other."""
-        library = self._library
-        library.no_padding()
-        library.no_truncation()
+        library = self._plain
         library.encode_special_tokens = not special
         encoded = library.encode_batch(texts, add_special_tokens=False)
         return [(row.ids, row.offsets) for row in encoded]
 
     def rendered(self, chat: Chat, where: str) -> Rendered:
         """The chat as text. An assistant's message counts, with whatever the template puts behind it, from where one
-        that is being asked would begin. Raises KdcError without a template, and where it writes a chat otherwise once
-        it goes on."""
+        that is being asked would begin; the first of a chat, which nobody asked for, from its own words on. Raises
+        KdcError without a template, and where it writes a chat otherwise once it goes on."""
         if self.template is None:
             raise KdcError(
                 f"{where} is a chat, and the model has no chat template",
@@ -102,7 +123,8 @@ class DocumentTokenizer(Tokenizer):
         whole, spans = self._render(messages, where, asked=False), []
         for number, message in enumerate(messages):
             if message["role"] == "assistant":
-                before = self._render(messages[:number], where, asked=True)
+                head, tail = self._around(messages[:number], where)
+                before = self._render(messages[:number], where, asked=True) if number else head
                 until = self._render(messages[: number + 1], where, asked=False)
                 if not (until.startswith(before) and whole.startswith(until)):
                     raise KdcError(
@@ -110,8 +132,16 @@ class DocumentTokenizer(Tokenizer):
                         "that it cannot be told which tokens are the assistant's",
                         "give each answer as a prompt and a completion",
                     )
-                spans.append((len(before), len(until)))
+                spans.append(Span(len(before), len(until), max(len(before), len(until) - len(tail))))
         return Rendered(whole, tuple(spans))
+
+    def _around(self, messages: list[dict[str, Any]], where: str) -> tuple[str, str]:
+        """What the template writes before and behind the words of an assistant's message that comes next."""
+        first, second = (
+            self._render([*messages, {"role": "assistant", "content": words}], where, asked=False) for words in "01"
+        )
+        at = next((at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), len(first))
+        return first[:at], first[at + 1 :]
 
     def asked(self, prompt: str) -> str:
         """A user's message, and the beginning of the answer to it, as the chat template writes them. Raises KdcError
@@ -151,8 +181,8 @@ def read_tokenizer(folder: Path, source: str, ids: Any = None) -> DocumentTokeni
             special[name] = token
     if (folder / TEMPLATE).is_file():
         template = read_text(folder / TEMPLATE, most=MOST_BYTES)
-    elif isinstance(config.get("chat_template"), str):
-        template = config["chat_template"]
+    else:
+        template = _template_in(config.get("chat_template"))
     return kept(DocumentTokenizer(text, where, special, template))
 
 
@@ -179,6 +209,15 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise KdcError(f"{path} is no configuration of a tokenizer")
     return values
+
+
+def _template_in(value: Any) -> str | None:
+    """A configuration's template; of several, the one that is called default."""
+    if isinstance(value, list):
+        value = next(
+            (row.get("template") for row in value if isinstance(row, dict) and row.get("name") == "default"), None
+        )
+    return value if isinstance(value, str) else None
 
 
 def _token(value: Any) -> str | None:

@@ -85,6 +85,17 @@ def test_copies_go_into_one_split(tmp_path: Path) -> None:
     held = {split: {data_split.read(row).text.lower() for row in range(len(data_split))}
             for split, data_split in (("train", data.train), ("test", data.test))}  # fmt: skip
     assert not held["train"] & held["test"]
+    assert "copies of other documents of their split: " in " ".join(data.info.notes)
+    [note] = [note for note in data.info.notes if note.startswith("copies of")]
+    copies = {
+        name: len(split) - len({*split.contents.tolist()})
+        for name, split in (("train", data.train), ("test", data.test))
+    }
+    assert f"{copies['train']} of train, " in note
+    assert f"{copies['test']} of test (intervals" in note
+    assert not [
+        note for note in opened(f"jsonl:{write_jsonl(tmp_path / 'one.jsonl', ROWS)}")[0].info.notes if "copies" in note
+    ]
 
 
 CHATS: dict[str, Any] = {
@@ -194,6 +205,22 @@ def test_a_prompt_never_counts(tokenizer: DocumentTokenizer) -> None:
     assert one(tokenizer, Written(whole, 10)).bytes == len(whole) - 10  # before " saw": a token begins there
 
 
+def test_a_blank_that_ends_a_prompt_is_the_prompt_s() -> None:
+    """RoBERTa's tokenizer.json, and those made like it, say of a token where it stands without its blanks."""
+    from tokenizers import Tokenizer, processors
+
+    trimming = Tokenizer.from_str(tokenizer_json())
+    trimming.post_processor = processors.ByteLevel(trim_offsets=True)
+    made = DocumentTokenizer(trimming.to_str(), "tokenizer.json", {"eos_token": "<|end|>"}, None)
+    assert trimming.encode("ox yes", add_special_tokens=False).offsets[2] == (3, 3)
+    counted = one(made, Written("ox yes", 3))
+    assert made._library.decode(counted.ids[counted.scored].tolist()) == "yes"
+    assert counted.bytes == 3
+    ended = one(made, Written("the ox "))
+    assert made._library.decode(ended.ids[ended.scored].tolist()) == "the ox "
+    assert ended.bytes == 7
+
+
 def test_of_a_chat_the_assistant_counts(tokenizer: DocumentTokenizer) -> None:
     chat = Chat((
         Message("user", "the ox?"), Message("assistant", "in the field"), Message("user", "and <|end|>"),
@@ -204,9 +231,9 @@ def test_of_a_chat_the_assistant_counts(tokenizer: DocumentTokenizer) -> None:
     assert library.decode(made.ids[made.learned].tolist(), skip_special_tokens=False) == (
         "in the field<|end|>the barn<|end|>"
     )
-    assert (made.learned == made.scored).all()
-    assert made.bytes == len("in the field<|end|>the barn<|end|>")
-    assert made.ids[0] == tokenizer.start_id  # the template writes none
+    assert library.decode(made.ids[made.scored].tolist(), skip_special_tokens=False) == "in the fieldthe barn"
+    assert made.bytes == len("in the fieldthe barn")
+    assert made.ids[0] == tokenizer.vocabulary["<|user|>"]  # as the template has it
 
 
 def test_a_chat_needs_a_template_that_goes_on(tokenizer: DocumentTokenizer) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from compressor.completions.asking import Asking
+from compressor.completions.local import complete_here
 from compressor.data.completion_files import read_completions
 from compressor.errors import KdcError
 from compressor.models import load_model
 from compressor.models.loaded import LoadedModel
-from compressor.schema.completions import Question
+from compressor.schema.completions import Completion, Question
 from compressor.tasks.causal_lm.generation import answerer
-from tests.kit import Ended
+from tests.kit import Ended, Hearing
 from tests.tasks.causal_lm.kit import CHAT, documents, write_jsonl, write_llama
 
 Kdc = Callable[..., Ended]
@@ -49,7 +51,7 @@ def test_the_most_probable_tokens_are_those_of_transformers(folder: Path, loaded
         if mode == "chat":
             messages = [{"role": "user", "content": prompt}]
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            ids = tokenizer("<|start|>" + text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+            ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
         else:
             ids = tokenizer(prompt, return_tensors="pt")["input_ids"]  # its post-processor puts <|start|> before it
         made = theirs.generate(
@@ -99,6 +101,30 @@ def test_a_prompt_without_room_is_told(loaded: LoadedModel) -> None:
         answer(asked("ox " * 200))
     almost = answer(asked("ox " * 40, max_tokens=1000))
     assert almost.finish_reason in ("length", "stop")
+
+
+def test_an_interruption_says_what_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answerer(loaded: LoadedModel, device: torch.device) -> Callable[[Question], Completion]:
+        def answer(question: Question) -> Completion:
+            if question.prompt == "c":
+                raise KeyboardInterrupt
+            return Completion(**question.model_dump(), completion="x")
+
+        return answer
+
+    monkeypatch.setattr("compressor.tasks.causal_lm.generation.answerer", answerer)
+    prompts, heard = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": letter} for letter in "abcd"]), Hearing()
+    with pytest.raises(KeyboardInterrupt):
+        complete_here(
+            f"hf:{folder}",
+            f"jsonl:{prompts}",
+            tmp_path / "out.jsonl",
+            Asking(licence="MIT"),
+            "causal-lm",
+            progress=heard,
+        )
+    assert "stopped: 2 of 4 were answered and are kept; --resume asks for the rest" in heard.warnings
+    assert [row.prompt for row in read_completions(tmp_path / "out.jsonl").rows] == ["a", "b"]
 
 
 @pytest.mark.slow

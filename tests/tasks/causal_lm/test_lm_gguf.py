@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,3 +108,29 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
         load_hf(str(tmp_path / "model.gguf"), None)
     with pytest.raises(KdcError, match=r"hf:.*gone\.gguf does not exist"):
         require_model(str(tmp_path / "gone.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("without", "beside", "said"),
+    [
+        ("blk.1.ffn_up.weight", None, r"lacks model\.layers\.1\.mlp\.up_proj\.weight"),
+        (None, "blk.1.attn_q.bias", "holds 25,792 numbers, and transformers has room for 25,760 in a llama"),
+        (None, "rope_freqs.weight", r"its positions are scaled \(rope_freqs\.weight\)"),
+    ],
+)
+def test_a_file_that_would_be_another_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str | None, beside: str | None, said: str
+) -> None:
+    """One part of several, biases that no Llama has, positions as Llama 3.1 scales them."""
+    write = gguf.GGUFWriter.add_tensor
+
+    def add(writer: Any, name: str, weights: Any) -> None:
+        if name != without:
+            write(writer, name, weights)
+        if name == "output_norm.weight" and beside is not None:
+            write(writer, beside, np.zeros(32, np.float32))
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", add)
+    write_gguf(tmp_path / "model.gguf", write_llama(tmp_path / "llama", layers=2))
+    with pytest.raises(KdcError, match=said):
+        load_hf(str(tmp_path / "model.gguf"), None)

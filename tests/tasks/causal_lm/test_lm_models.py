@@ -16,6 +16,7 @@ from compressor.tasks.causal_lm.models.loading import load_hf
 from compressor.tasks.causal_lm.models.network import CausalLm
 from compressor.tasks.causal_lm.models.students import create_student, kept_layers
 from compressor.tasks.inference import inferred
+from tests.kit import version_of
 from tests.tasks.causal_lm.kit import llama, tokenizer_json, write_jsonl, write_llama
 
 
@@ -166,6 +167,49 @@ def test_a_model_that_sees_what_follows_is_refused(tmp_path: Path) -> None:
 def test_more_tokens_than_positions_are_refused(folder: Path) -> None:
     with pytest.raises(KdcError, match=r"--max-length 129: hf:.* takes 128 tokens at most"):
         load_hf(str(folder), 129)
+
+
+def test_layers_of_another_kind_at_their_new_number_are_refused(tmp_path: Path) -> None:
+    """Of these four the configuration has the first as an ordinary layer, whatever the student keeps."""
+    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    config = Qwen2MoeConfig(
+        vocab_size=320, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=2,
+        intermediate_size=16, moe_intermediate_size=8, shared_expert_intermediate_size=8, num_experts=2,
+        num_experts_per_tok=1, mlp_only_layers=[0], max_position_embeddings=64,
+    )  # fmt: skip
+    folder = write_llama(tmp_path / "moe")
+    Qwen2MoeForCausalLM(config).save_pretrained(folder)
+    mixed = load_hf(str(folder), None)
+    assert create_student("layers:0,3", "pretrained", None, mixed).weights.parameters > 0
+    with pytest.raises(KdcError, match=r"layers of another kind at these numbers \(model.model.layers.0.mlp"):
+        create_student("layers:1,3", "pretrained", None, mixed)
+
+
+@pytest.mark.skipif(version_of("transformers") < (5,), reason="its configurations say it otherwise")
+def test_blocks_end_where_the_longest_of_a_batch_would_change_the_others(tmp_path: Path) -> None:
+    """LongRoPE: all positions of a batch turn by other angles once one text is longer than the first training's."""
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": [1.0] * 4,
+            "long_factor": [2.0, 3.0, 4.0, 5.0], "original_max_position_embeddings": 16}  # fmt: skip
+    config = Phi3Config(
+        vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=4,
+        intermediate_size=16, max_position_embeddings=64, original_max_position_embeddings=16, rope_parameters=rope,
+        pad_token_id=2,
+    )  # fmt: skip
+    folder = write_llama(tmp_path / "phi")
+    Phi3ForCausalLM(config).save_pretrained(folder)
+    loaded = load_hf(str(folder), None)
+    assert loaded.preprocess.max_length == 16  # type: ignore[attr-defined]
+    ids = torch.randint(320, (1, 20), generator=torch.Generator().manual_seed(2))
+    mask = (torch.arange(20) < 10).long()[None]
+    with torch.no_grad():
+        alone = loaded.network(ids[:, :10], mask[:, :10])
+        assert torch.allclose(loaded.network(ids[:, :16], mask[:, :16])[:, :10], alone, atol=1e-6)
+        assert not torch.allclose(loaded.network(ids, mask)[:, :10], alone, atol=1e-4)
+    with pytest.raises(KdcError, match=r"--max-length 17: hf:.* takes 16 tokens at most"):
+        load_hf(str(folder), 17)
 
 
 def test_the_task_is_told_by_data_and_model(folder: Path, tmp_path: Path) -> None:

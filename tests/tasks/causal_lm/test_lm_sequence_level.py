@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from compressor.data.completion_files import read_completions
+from compressor.distill.written import _without_mode
 from compressor.schema.accuracy import BitsPerByte
 from compressor.schema.base import read_json
 from compressor.schema.completions import Completion
 from compressor.schema.student import Student
 from compressor.tasks.causal_lm.documents import Chat, Message, Written
-from compressor.tasks.causal_lm.generation import prompts_in, split_of
+from compressor.tasks.causal_lm.generation import prompts_in, split_of, texts_in
 from tests.kit import Ended, call
 from tests.tasks.causal_lm.kit import SPEED, made_documents, write_jsonl, write_llama
 
@@ -32,8 +34,18 @@ def test_completions_are_documents() -> None:
         Written("the farmer saw", 10),
     ]  # fmt: skip
     assert prompts_in(split) == ["p", "the farmer", "the farmer"]
+    assert texts_in(split) == ["c", " saw", " saw"]
+    whole = split_of([Completion(prompt="the farmer", completion=" saw")])
+    plain = replace(whole, read=lambda number: Written("the farmer saw"))
+    assert prompts_in(plain) == texts_in(plain) == ["the farmer saw"]
     assert len(set(split.ids)) == 3
     assert split.contents[1] == split.contents[2] != split.contents[0]
+
+
+def test_what_names_no_mode_is_said() -> None:
+    rows = [Completion(prompt="p", completion="c", mode=mode) for mode in ("chat", "text", None)]
+    assert _without_mode(rows[:2]) == ""
+    assert _without_mode(rows).startswith("; 1 name no mode, and go on where their prompts end")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from compressor.schema.preprocess import LanguagePreprocess
 from compressor.schema.provenance import UNKNOWN
 from compressor.schema.student import Weights
 from compressor.tasks.base import drawn_inputs
-from compressor.tasks.causal_lm.models.network import CausalLm, looks_ahead, position_limit
+from compressor.tasks.causal_lm.models.network import CausalLm, block_limit, looks_ahead
 from compressor.tasks.causal_lm.tokenizer import CONFIG, TEMPLATE, DocumentTokenizer, read_tokenizer
 
 __all__ = [
@@ -124,7 +124,7 @@ def preprocess_for(
     model: Any = network.model
     tokenizer = network.tokenizer
     rows = model.get_output_embeddings().weight.shape[0]
-    limit = position_limit(model) or LONGEST
+    limit = block_limit(model) or LONGEST
     if tokenizer.size > rows or (tokenizer.size < LEAST_OF_VOCABULARY * rows and not drawn):
         raise KdcError(
             f"{source}: its tokenizer has {tokenizer.size:,} tokens, and the model {rows:,}: it is that of another "

@@ -9,7 +9,7 @@ from compressor.errors import KdcError
 from compressor.models.features import Staged
 from compressor.tasks.causal_lm.tokenizer import DocumentTokenizer
 
-__all__ = ["CausalLm", "looks_ahead", "position_limit"]
+__all__ = ["CausalLm", "block_limit", "looks_ahead", "position_limit"]
 
 
 class CausalLm(Staged):
@@ -45,6 +45,18 @@ def position_limit(model: nn.Module) -> int | None:
         if isinstance(stated, int) and stated > 0:
             return stated
     return None
+
+
+def block_limit(model: nn.Module) -> int | None:
+    """The most tokens of a block, None where nothing says so. Beyond the length that it was trained on first, a model
+    with LongRoPE (Phi-3) answers otherwise to all tokens of a batch, the short ones among them."""
+    config: Any = model.config
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    limit = position_limit(model)
+    if "longrope" not in (scaling.get("rope_type"), scaling.get("type")):
+        return limit
+    first = scaling.get("original_max_position_embeddings", getattr(config, "original_max_position_embeddings", None))
+    return min(first, limit or first) if isinstance(first, int) else limit
 
 
 def looks_ahead(network: CausalLm, ids: Tensor) -> bool:

@@ -2,9 +2,12 @@
 
 import copy
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from compressor.errors import KdcError
 from compressor.models.building import described_by, require_files
@@ -90,8 +93,7 @@ def _cut(reference: str, init: str, max_length: int | None, teacher: LoadedModel
     layers = kept_layers(reference.partition(":")[2], count, reference)
     small = CausalLm(built(with_layers(copy.deepcopy(model.config), layers, count)), network.tokenizer)
     if init == "pretrained":
-        renamed = {new_name(name, stack, layers): value for name, value in network.state_dict().items()}
-        small.load_state_dict({name: value.clone() for name, value in renamed.items() if name is not None})
+        _fill(small, {new_name(name, stack, layers): value for name, value in network.state_dict().items()}, reference)
     source = teacher.weights.source
     start = "drawn at random" if init == "random" else "with the teacher's weights"
     shown = ", ".join(map(str, layers))
@@ -109,6 +111,20 @@ def _cut(reference: str, init: str, max_length: int | None, teacher: LoadedModel
         parameters=sum(p.numel() for p in small.parameters()),
     )
     return check_input(LoadedModel(small.eval(), preprocess, None, weights, "hf", notes=(note,)))
+
+
+def _fill(small: CausalLm, weights: Mapping[str | None, Tensor], reference: str) -> None:
+    """Give a student its teacher's weights; None names what goes. Raises KdcError where a layer is of another kind at
+    its new number, as where a configuration numbers those that are mixtures of experts."""
+    kept = {name: value for name, value in weights.items() if name is not None}
+    shapes = {name: value.shape for name, value in small.state_dict().items()}
+    strange = sorted({*shapes.items()} ^ {(name, value.shape) for name, value in kept.items()})
+    if strange:
+        raise KdcError(
+            f"student {reference}: its configuration has layers of another kind at these numbers ({strange[0][0]})",
+            "other layers, or --student hf:PATH of a smaller network",
+        )
+    small.load_state_dict({name: value.clone() for name, value in kept.items()})
 
 
 def _drawn(reference: str, path: Path, max_length: int | None, teacher: LoadedModel | None) -> LoadedModel:
