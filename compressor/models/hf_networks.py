@@ -79,13 +79,16 @@ def with_all_but_the_head(changed: nn.Module, network: nn.Module, classes: int) 
 def weights_of(reference: str, network: nn.Module, config: Any, left: Container[str] = ()) -> Weights:
     """What is known of a network's weights. `left`: names of those that `reference` did not bring, and that were drawn
     therefore."""
+    source = f"hf:{reference}"
     brought = {name: value for name, value in network.state_dict().items() if name.removeprefix("model.") not in left}
+    with described_by(source, None):
+        licence, terms = licence_of(reference, config), terms_of(reference)
     return Weights(
-        source=f"hf:{reference}",
+        source=source,
         architecture=str(getattr(config, "architecture", None) or config.model_type),
         sha256=tensors_sha256(brought),
-        licence=licence_of(reference, config),
-        terms=terms_of(reference),
+        licence=licence,
+        terms=terms,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
 
