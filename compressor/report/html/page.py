@@ -33,6 +33,7 @@ from compressor.schema.report import Report
 
 __all__ = ["to_html"]
 
+
 def to_html(
     bundle_dir: Path, report: Report, results: Results, allow_unmeasured: bool = False, trend: Trend | None = None
 ) -> str:
