@@ -80,7 +80,6 @@ def to_html(
         data=_embedded({"judge": judged, "raw": raw, "explorer": explored}),
         style=own("style.css"),
         scripts=Markup("\n").join([own("judge.js"), own("frame.js"), own("page.js")]),
-        figures="latency, memory or accuracy",
     )
 
 
