@@ -38,7 +38,10 @@ def test_one_name_and_everything_in_it(installed: Path) -> None:
         inside = {path.name for path in (installed / "compressor" / "_data" / name).glob(pattern)}
         assert inside >= {path.name for path in (ROOT / name).glob(pattern)} != set()
     page = installed / "compressor" / "report" / "html"
-    assert {path.name for path in page.iterdir()} >= {"page.html", "style.css", "judge.js", "page.js"}
+    assert {path.name for path in page.iterdir()} >= {
+        "layout.html", "parts.html", "page.html", "style.css", "judge.js", "frame.js", "page.js",
+    }  # fmt: skip
+    assert (installed / "compressor" / "report" / "language" / "html" / "language.html").is_file()
     digits = "compressor/tasks/image_classification/sources/digits.npz"
     assert (installed / digits).read_bytes() == (ROOT / digits).read_bytes()
     (info,) = installed.glob("*.dist-info")

@@ -33,6 +33,7 @@ class LanguageResult(Shown):
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "text": (".txt",),
         "md": (".md", ".markdown", ".txt"),
+        "html": (".html", ".htm"),
         "json": (".json",),
         "junit": (".xml",),
     }
@@ -88,10 +89,12 @@ class LanguageResult(Shown):
 
     @property
     def text(self) -> str:
-        from compressor.report.language import to_junit
+        from compressor.report.language import to_html, to_junit
 
         if self.format == "junit":
             return to_junit(self.report)
+        if self.format == "html":
+            return to_html(self.bundle, self.report, self.allow_unmeasured)
         return {"text": self.to_text, "md": self.to_markdown, "json": self.to_json}[self.format]()
 
     def _repr_html_(self) -> str:
@@ -203,7 +206,7 @@ def report(*, bundle: Any, format: str | None, out: Any, overwrite: bool, **give
     refuse({f"--{name}": given[name] for name in ("baseline", "history", "push")})
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
     chosen = format_of(file) if format is None else format
-    if chosen in ("html", "bencher", "release"):
+    if chosen in ("bencher", "release"):
         raise KdcError(
             f"--format {chosen}: kdc does not write that of language models yet",
             f"one of {', '.join(LanguageResult.FORMATS)}",

@@ -8,12 +8,22 @@ from compressor.profiles import profile_names
 from compressor.report.answers import IS_A_TABLE
 from compressor.report.gate import broken
 from compressor.report.render.markdown import command, text
+from compressor.schema.language.report import LanguageReport
 from compressor.schema.race import Neighbour
 from compressor.schema.report import Check, Report
 from compressor.terminal.printable import one_line
 
-__all__ = ["Step", "device_to_type", "next_step", "profile_to_type"]
+__all__ = [
+    "Step",
+    "decisive",
+    "device_to_type",
+    "measure_again",
+    "next_step",
+    "profile_to_type",
+    "without_the_broken",
+]
 
+AnyReport = Report | LanguageReport
 AGAINST_BASELINE = ("max_slowdown", "max_growth", "max_accuracy_loss", "max_negative_flips")
 ON_DEVICE = ("p50_ms", "p90_ms", "peak_rss_mb", "model_rss_mb")
 """Judged on the profile's device alone."""
@@ -42,9 +52,9 @@ def next_step(report: Report, bundle: str = "BUNDLE") -> Step | None:
         return None
     where = shlex.quote(bundle)
     if report.session is None:
-        return Step(_measure(report, where), "it was not measured")
+        return Step(measure_again(report, where), "it was not measured")
     if broken(report.checks):
-        return _without_the_broken(report, where)
+        return without_the_broken(report, where)
     if report.verdict == "fail":
         return _for_a_failure(report)
     return _for_an_open_verdict(report, where)
@@ -55,7 +65,7 @@ def _typed(name: str, otherwise: str) -> str:
     return shlex.quote(name) if one_line(name) == name and len(name) <= LONGEST else otherwise
 
 
-def _measure(report: Report, where: str) -> str:
+def measure_again(report: AnyReport, where: str) -> str:
     """What measures it again; of several devices that one alone, and the others stay as they are."""
     device = report.measured_on
     if device is None:
@@ -69,24 +79,25 @@ def device_to_type(url: str, name: str = "") -> str:
     return _typed(f"{name}={url}" if name else url, asked) if DEVICE.fullmatch(url) else asked
 
 
-def profile_to_type(report: Report) -> str:
+def profile_to_type(report: AnyReport) -> str:
     """What `--profile` takes: a built-in profile is found by its name anywhere, another one by its path."""
     return report.profile if report.profile in profile_names() else "PROFILE.yaml"
 
 
-def _judged(report: Report) -> list[Check]:
+def judged(report: AnyReport) -> list[Check]:
     """What is said of the variant to ship, or of all students where there is none."""
     students = {row.name for row in report.rows if row.role == "student"}
     judged = {report.winner} if report.winner is not None else students
     return [check for check in report.checks if check.variant in judged]
 
 
-def _decisive(report: Report, *verdicts: str) -> set[str]:
+def decisive(report: AnyReport, *verdicts: str) -> set[str]:
     """The lines with these verdicts."""
-    return {check.line for check in _judged(report) if check.verdict in verdicts}
+    return {check.line for check in judged(report) if check.verdict in verdicts}
 
 
-def _without_the_broken(report: Report, where: str) -> Step:
+def without_the_broken(report: AnyReport, where: str) -> Step:
+    """What to do about an artefact that is at fault."""
     at_fault = {check.variant for check in broken(report.checks)}
     students = [row for row in report.rows if row.role == "student"]
     rest = [row for row in students if row.name not in at_fault]
@@ -98,7 +109,7 @@ def _without_the_broken(report: Report, where: str) -> Step:
 
 
 def _for_a_failure(report: Report) -> Step:
-    failed, profile = _decisive(report, "fail"), profile_to_type(report)
+    failed, profile = decisive(report, "fail"), profile_to_type(report)
     contenders = report.race.contenders if report.race is not None else ()
     raced = next((each for each in contenders if report.race is not None and each.student == report.race.winner), None)
     if failed & set(COSTS):
@@ -124,7 +135,7 @@ def _without_what_a_table_lacks(report: Report, where: str) -> Step | None:
     """No measurement judges lines that need of the teacher what a table of answers has not: they are to be taken
     out."""
     lacking = [
-        check for check in _judged(report) if check.verdict == "unmeasured" and check.reason.startswith(IS_A_TABLE)
+        check for check in judged(report) if check.verdict == "unmeasured" and check.reason.startswith(IS_A_TABLE)
     ]
     if not lacking:
         return None
@@ -138,11 +149,11 @@ def _without_what_a_table_lacks(report: Report, where: str) -> Step | None:
 
 
 def _for_an_open_verdict(report: Report, where: str) -> Step:
-    session, undecided, missing = report.session, _decisive(report, "inconclusive"), _decisive(report, "unmeasured")
+    session, undecided, missing = report.session, decisive(report, "inconclusive"), decisive(report, "unmeasured")
     assert session is not None
     if (step := _without_what_a_table_lacks(report, where)) is not None:
         return step
-    again = _measure(report, where)
+    again = measure_again(report, where)
     if session.lost is not None:
         return Step(again, "the session broke off")
     if not report.matches and (undecided | missing) & set(ON_DEVICE):

@@ -11,7 +11,19 @@ from compressor.report.html.text import shown
 from compressor.report.render.text import number
 from compressor.schema.report import Report, Row
 
-__all__ = ["curves", "distributions", "front", "pareto", "sizes", "softening"]
+__all__ = [
+    "WIDTH",
+    "cross",
+    "curves",
+    "distributions",
+    "front",
+    "grid",
+    "pareto",
+    "plane",
+    "size_bars",
+    "sizes",
+    "softening",
+]
 
 WIDTH, LEFT, RIGHT = 420.0, 44.0, 12.0
 BINS = 48
@@ -43,14 +55,13 @@ def pareto(report: Report) -> Markup | None:
     height = 300.0
     times = [value for row in placed if row.p50_ms for value in (row.p50_ms.low, row.p50_ms.high)]
     shares = [100 * value for row in placed if row.accuracy for value in (row.accuracy.low, row.accuracy.high)]
-    x, y = wide(times, LEFT, WIDTH - RIGHT, log=True), wide(shares, height - 40, 26)
-    x = Scale(x.low, x.high, x.start, x.end, log=x.high / x.low > 4)
+    x, y = plane(times, shares, height)
     students = [row for row in placed if row.role in ("student", "reference")]
     best = front(students)
     points = [(x.at(_p50(row)), y.at(100 * _accuracy(row))) for row in best]
     marks = [_mark(row, report, x, y) for row in placed]
     parts = [
-        *_grid(x, y, "p50, ms", "accuracy, %"),
+        *grid(x, y, "p50, ms", "accuracy, %"),
         path(points, "front") if len(points) > 1 else Markup(""),
         *marks,
         limit_line(x, "p50_ms", (y.end, y.start), upright=True),
@@ -62,21 +73,40 @@ def pareto(report: Report) -> Markup | None:
 def _mark(row: Row, report: Report, x: Scale, y: Scale) -> Markup:
     assert row.p50_ms is not None
     assert row.accuracy is not None
-    here = x.at(row.p50_ms.value), y.at(100 * row.accuracy.value)
+    times = (row.p50_ms.low, row.p50_ms.value, row.p50_ms.high)
+    shares = (100 * row.accuracy.low, 100 * row.accuracy.value, 100 * row.accuracy.high)
     name = " ".join(filter(None, ("mark", row.role, "shipped" if row.name == report.winner else "")))
-    number_of = str(report.rows.index(row) + 1)
+    return cross(name, report.rows.index(row) + 1, (x, times), (y, shares))
+
+
+Across = tuple[Scale, tuple[float, float, float]]
+"""Where along a scale something lies: from, at, and to."""
+
+
+def cross(name: str, number_of: int, across: Across, up: Across) -> Markup:
+    """A numbered point with both of its intervals."""
+    (x, (left, at_x, right)), (y, (lowest, at_y, highest)) = across, up
+    here = x.at(at_x), y.at(at_y)
     return group(
         name,
         [
-            line(x.at(row.p50_ms.low), here[1], x.at(row.p50_ms.high), here[1], "reach"),
-            line(here[0], y.at(100 * row.accuracy.low), here[0], y.at(100 * row.accuracy.high), "reach"),
+            line(x.at(left), here[1], x.at(right), here[1], "reach"),
+            line(here[0], y.at(lowest), here[0], y.at(highest), "reach"),
             circle(*here, 9, "dot"),
-            text(here[0], here[1] + 4, number_of, "number", "middle"),
+            text(here[0], here[1] + 4, str(number_of), "number", "middle"),
         ],
     )
 
 
-def _grid(x: Scale, y: Scale | None, x_label: str, y_label: str) -> Iterator[Markup]:
+def plane(across: Sequence[float], up: Sequence[float], height: float) -> tuple[Scale, Scale]:
+    """The scales of a drawing that is `height` high, in which all of these values have room: the first by its
+    logarithms, where they differ much."""
+    x = wide(across, LEFT, WIDTH - RIGHT, log=True)
+    return Scale(x.low, x.high, x.start, x.end, log=x.high / x.low > 4), wide(up, height - 40, 26)
+
+
+def grid(x: Scale, y: Scale | None, x_label: str, y_label: str) -> Iterator[Markup]:
+    """Lines at the ticks of both scales, and what the scales are of."""
     bottom, top = (y.start, y.end) if y else (0.0, 0.0)
     for tick in x.ticks:
         yield line(x.at(tick), bottom, x.at(tick), top, "grid")
@@ -90,20 +120,30 @@ def _grid(x: Scale, y: Scale | None, x_label: str, y_label: str) -> Iterator[Mar
 
 def sizes(report: Report) -> Markup:
     """A bar a variant: its files, and within it what they are when compressed."""
-    most = max(max(row.size_bytes, row.compressed_bytes) for row in report.rows)
+    listed = [(row.name, _named(row, report), row.size_bytes, row.compressed_bytes) for row in report.rows]
+    return size_bars(listed)
+
+
+def _named(row: Row, report: Report) -> str:
+    return "shipped" if row.name == report.winner else row.role
+
+
+def size_bars(listed: Sequence[tuple[str, str, int, int]]) -> Markup:
+    """A bar each: a name, how it looks, bytes, and those that are drawn within it, 0 for none."""
+    most = max(max(outer, inner) for _, _, outer, inner in listed)
     x = Scale(0.0, most / 1e6 * 1.02, 4, WIDTH - 70)
     parts = []
-    for index, row in enumerate(report.rows):
-        longest = max(row.size_bytes, row.compressed_bytes) / 1e6  # what was compressed already may grow
-        top, name = 8 + 36.0 * index, "calls " + ("shipped" if row.name == report.winner else row.role)
+    for index, (name, looks, outer, inner) in enumerate(listed):
+        longest = max(outer, inner) / 1e6  # what was compressed already may grow
+        top = 8 + 36.0 * index
         bars = [
-            rect(x.start, top + 16, x.at(row.size_bytes / 1e6) - x.start, 12, "bar"),
-            rect(x.start, top + 20, x.at(row.compressed_bytes / 1e6) - x.start, 4, "inner"),
-            text(x.start, top + 12, shown(row.name, 48), "name"),
-            text(x.at(longest) + 6, top + 26, f"{number(row.size_bytes / 1e6)} MB", "tick"),
+            rect(x.start, top + 16, x.at(outer / 1e6) - x.start, 12, "bar"),
+            *([rect(x.start, top + 20, x.at(inner / 1e6) - x.start, 4, "inner")] if inner else []),
+            text(x.start, top + 12, shown(name, 48), "name"),
+            text(x.at(longest) + 6, top + 26, f"{number(outer / 1e6)} MB", "tick"),
         ]
-        parts.append(group(name, bars))
-    return drawing(WIDTH, 16 + 36.0 * len(report.rows), "The files of every variant in MB", parts, "sizes")
+        parts.append(group(f"calls {looks}", bars))
+    return drawing(WIDTH, 16 + 36.0 * len(listed), "The files of every variant in MB", parts, "sizes")
 
 
 def distributions(report: Report, raw: dict[str, Any]) -> Markup | None:
@@ -121,10 +161,10 @@ def distributions(report: Report, raw: dict[str, Any]) -> Markup | None:
     for index, (variant, times) in enumerate(zip(listed, samples, strict=True)):
         row = report.rows[variant["row"]]
         parts.append(_distribution(row, np.clip(times, x.low, x.high), x, 12 + step * (index + 1)))
-    grid = [line(x.at(tick), 12, x.at(tick), bottom, "grid") for tick in x.ticks]
+    lines = [line(x.at(tick), 12, x.at(tick), bottom, "grid") for tick in x.ticks]
     ticks = [text(x.at(tick), bottom + 15, f"{tick:g}", "tick", "middle") for tick in x.ticks]
     limits = [limit_line(x, name, (12, bottom), upright=True) for name in ("p50_ms", "p90_ms")]
-    parts = [*grid, *parts, *ticks, text((x.start + x.end) / 2, bottom + 32, "ms a call", "label", "middle"), *limits]
+    parts = [*lines, *parts, *ticks, text((x.start + x.end) / 2, bottom + 32, "ms a call", "label", "middle"), *limits]
     return drawing(WIDTH, bottom + 40, "How the timed calls of every variant are spread", parts, "spread")
 
 
@@ -177,7 +217,7 @@ def _curve(epochs: Sequence[int], values: Sequence[float | None], title: str) ->
     y = wide(known, 150, 12, log=log)
     places = [(x.at(epoch), y.at(value)) for epoch, value in points]
     last = f"{shown(title, 60)}: from {number(known[0])} to {number(known[-1])} over {len(epochs)} epochs"
-    parts = [*_grid(x, y, "epoch", ""), path(places, "curve"), circle(*places[-1], 3, "dot")]
+    parts = [*grid(x, y, "epoch", ""), path(places, "curve"), circle(*places[-1], 3, "dot")]
     return drawing(WIDTH, 190, last, parts, "curve")
 
 
@@ -190,7 +230,7 @@ def softening(explored: dict[str, Any]) -> Markup | None:
     dark = [1 - row["confidence"] for row in explored["mean"]]
     x, y = Scale(heat[0], heat[-1], LEFT, WIDTH - RIGHT), Scale(0.0, 1.0, 158, 28)
     parts = [
-        *_grid(x, y, "temperature", "share of the other classes"),
+        *grid(x, y, "temperature", "share of the other classes"),
         path([(x.at(t), y.at(share)) for t, share in zip(heat, dark, strict=True)], "curve"),
         limit_line(x, "temperature", (y.end, y.start), upright=True),
     ]

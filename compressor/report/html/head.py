@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -14,9 +14,10 @@ from compressor.report.html.text import shown
 from compressor.report.latency import teacher_of
 from compressor.report.read import Results
 from compressor.report.render.text import NOT_MEASURED, estimate, megabytes, number
+from compressor.schema.language.report import LanguageReport, LanguageRow
 from compressor.schema.report import Check, Report, Row
 
-__all__ = ["cards", "failures", "subject_of"]
+__all__ = ["Card", "against", "cards", "failures", "subject_of"]
 
 Card = dict[str, Any]
 MOST_FAILURES = 6
@@ -40,7 +41,7 @@ def cards(report: Report, results: Results, subject: Row | None) -> list[Card]:
     ]
     held = (("p50_ms", "p90_ms"), ("size_mb",), ("min_retention", "min_accuracy"))
     for card, lines in zip(listed, held, strict=True):
-        card["lines"] = [_against(line, verdicts) for line in lines if line in verdicts]
+        card["lines"] = against(lines, verdicts)
     return listed
 
 
@@ -52,9 +53,13 @@ def _figure(index: int, name: str, text: str) -> Markup:
     return figure(f"row/{index}/{name}", text)
 
 
-def _against(line: str, verdicts: Any) -> dict[str, str]:
-    check = verdicts[line]
-    return {"line": line, "limit": shown(check.limit), "verdict": check.verdict, "reason": shown(check.reason, 300)}
+def against(lines: Iterable[str], verdicts: Mapping[str, Check]) -> list[dict[str, str]]:
+    """Of these lines those that are judged, as a card shows them."""
+    return [
+        {"line": line, "limit": shown(check.limit), "verdict": check.verdict, "reason": shown(check.reason, 300)}
+        for line in lines
+        if (check := verdicts.get(line)) is not None
+    ]
 
 
 def _latency(report: Report, teacher: Row | None, index: int) -> list[Markup]:
@@ -114,7 +119,7 @@ def subject_of(report: Report) -> Row | None:
     return min(students, key=far, default=None)
 
 
-def failures(report: Report, subject: Row | None) -> list[dict[str, str]]:
+def failures(report: Report | LanguageReport, subject: Row | LanguageRow | None) -> list[dict[str, str]]:
     """The lines that decide against the budget or leave it open: of the variant that the page is about, and the lines
     that no other variant makes up for."""
     if report.verdict == "pass":

@@ -16,13 +16,6 @@
   const WORDS = { pass: "The budget holds", fail: "The budget does not hold" };
   Object.assign(WORDS, { inconclusive: "It cannot be told yet", unmeasured: "It is not measured" });
 
-  // Light and dark: as the system says, until the button says otherwise.
-  byId("theme").addEventListener("click", () => {
-    const root = document.documentElement;
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
-  });
-
   // What is shown and typed of a limit: shares in per cent.
   const isShare = (line) => line.unit === "%";
   const spell = (line, limit) => `${line.at_most ? "≤" : "≥"} ${isShare(line) ? digits(100 * limit, 4) : digits(limit, 4)} ${line.unit}`;
@@ -328,5 +321,4 @@
   show();
   quantiles();
   teacher();
-  window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((found) => (found.open = true)));
 })();

@@ -1,10 +1,8 @@
 """The whole page: what the template is filled with."""
 
 import json
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -22,6 +20,7 @@ from compressor.report.html.real_time import real_time_told
 from compressor.report.html.retained import classes_of
 from compressor.report.html.samples import disagreements
 from compressor.report.html.tables import tables_of
+from compressor.report.html.template import WORDS, own, template
 from compressor.report.html.text import shown
 from compressor.report.html.trend import history_drawn
 from compressor.report.html.unmeasured import not_measured
@@ -32,17 +31,7 @@ from compressor.report.render.formats import verdict_line
 from compressor.report.render.text import confidence_percent
 from compressor.schema.report import Report
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
 __all__ = ["to_html"]
-
-WORDS = {
-    "pass": "The budget holds",
-    "fail": "The budget does not hold",
-    "inconclusive": "It cannot be told yet",
-    "unmeasured": "It is not measured",
-}
 
 
 def to_html(
@@ -55,7 +44,7 @@ def to_html(
     judged = instrument(report, results, allow_unmeasured)
     explored = explorer(bundle_dir, results)
     history = history_of(bundle_dir, results)
-    return _template().render(
+    return template("page.html").render(
         report=report,
         student=results.bundle.student,
         profile=results.bundle.profile,
@@ -89,8 +78,8 @@ def to_html(
         confidence=confidence_percent(report.session.confidence) if report.session else "",
         shown=shown,
         data=_embedded({"judge": judged, "raw": raw, "explorer": explored}),
-        style=_own("style.css"),
-        scripts=Markup("\n").join([_own("judge.js"), _own("page.js")]),
+        style=own("style.css"),
+        scripts=Markup("\n").join([own("judge.js"), own("frame.js"), own("page.js")]),
     )
 
 
@@ -98,18 +87,3 @@ def _embedded(values: dict[str, Any]) -> Markup:
     """JSON that ends no script element and begins no comment, whatever names it holds."""
     text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _own(name: str) -> Markup:
-    """A file of ours, as it is: nothing of a bundle is in it."""
-    return Markup((resources.files(__package__) / name).read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=1)
-def _template() -> "Template":
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                              keep_trailing_newline=True)  # fmt: skip
-    environment.filters["shown"] = shown
-    return environment.from_string((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """The tables of the page: cells that name the figure that they show, so that every number can be looked up."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -19,11 +19,12 @@ from compressor.report.render.text import (
     share,
     spread,
 )
+from compressor.schema.language.report import LanguageReport
 from compressor.schema.race import LossRace, Race
 from compressor.schema.report import ClassShare, Estimate, Report, Row
 from compressor.stats import closeness
 
-__all__ = ["Table", "figure", "tables_of"]
+__all__ = ["Table", "checks_table", "figure", "tables_of", "weights_text"]
 
 Column = tuple[str, str, Callable[[Row], str]]
 """What it is called, the figure's name, and the text."""
@@ -67,7 +68,7 @@ def tables_of(report: Report) -> dict[str, Table]:
         tables["race"] = _race(report.race)
     if report.losses is not None:
         tables["losses"] = _losses(report.losses)
-    tables["checks"] = _checks(report)
+    tables["checks"] = checks_table(report)
     return tables
 
 
@@ -137,8 +138,9 @@ def _or_dash(name: str, percent: bool = False) -> Callable[[Row], str]:
     return lambda row: "–" if getattr(row, name) is None else estimate(getattr(row, name), percent=percent)
 
 
-def _weights(row: Row) -> str:
-    kinds = sorted(row.weight_bytes.items(), key=lambda item: (-item[1], item[0]))
+def weights_text(weights: Mapping[str, int]) -> str:
+    """`float32 0.600, int64 < 0.001`: MB of the stored weights by their type."""
+    kinds = sorted(weights.items(), key=lambda item: (-item[1], item[0]))
     listed = [f"{shown(kind, 24)} {number(megabytes(size)) if size >= 1000 else '< 0.001'}" for kind, size in kinds[:4]]
     return ", ".join(listed) or "none stored"
 
@@ -146,7 +148,7 @@ def _weights(row: Row) -> str:
 SIZES: list[Column] = [
     ("files, MB", "size", lambda row: number(megabytes(row.size_bytes))),
     ("compressed, MB", "compressed", lambda row: number(megabytes(row.compressed_bytes))),
-    ("weights, MB by type", "weights", _weights),
+    ("weights, MB by type", "weights", lambda row: weights_text(row.weight_bytes)),
     ("parameters, M", "parameters", lambda row: number(row.parameters / 1e6)),
     ("MACs, M", "macs", lambda row: number(row.macs / 1e6)),
 ]
@@ -271,7 +273,8 @@ def _losses(losses: LossRace) -> Table:
     return Table("How the losses are weighed", note, head, tuple(rows), "losses")
 
 
-def _checks(report: Report) -> Table:
+def checks_table(report: Report | LanguageReport) -> Table:
+    """The budget, line by line."""
     rows = tuple(
         (
             f"{shown(check.variant)}: {check.line}",

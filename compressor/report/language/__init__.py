@@ -20,7 +20,7 @@ from compressor.report.render.formats import to_json
 from compressor.report.render.junit import to_junit
 from compressor.schema.language.report import LanguageReport
 
-__all__ = ["check", "finish", "refresh", "report_of", "to_json", "to_junit", "to_markdown", "to_text"]
+__all__ = ["check", "finish", "refresh", "report_of", "to_html", "to_json", "to_junit", "to_markdown", "to_text"]
 
 WAIT_S = 60.0
 """For a command that writes the same bundle to end."""
@@ -28,7 +28,7 @@ WAIT_S = 60.0
 
 def finish(folder: Path, allow_unmeasured: bool = False) -> LanguageReport:
     """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle. For a bundle that does
-    not count yet: a kill on the way leaves one that is nothing. There is no report.html."""
+    not count yet: a kill on the way leaves one that is nothing."""
     results = read_results(folder)
     report = report_of(results)
     for name, text in _texts(report, results, allow_unmeasured).items():
@@ -72,9 +72,21 @@ def _check(bundle_dir: Path) -> LanguageReport:
     return report
 
 
+def to_html(bundle_dir: Path, report: LanguageReport, allow_unmeasured: bool = False) -> str:
+    """The report as one HTML file."""
+    return _page(report, read_results(counted(bundle_dir)), allow_unmeasured)
+
+
+def _page(report: LanguageReport, results: LanguageResults, allow_unmeasured: bool) -> str:
+    from compressor.report.language.html import to_html as page  # jinja2 is not for `kdc check`
+
+    return page(report, results, allow_unmeasured)
+
+
 def _texts(report: LanguageReport, results: LanguageResults, allow_unmeasured: bool) -> dict[str, str]:
     return {
         "report.json": to_json(report),
+        "report.html": _page(report, results, allow_unmeasured),
         "report.md": to_markdown(report, allow_unmeasured),
         "junit.xml": to_junit(report),
         "README.md": to_card(report, results.bundle),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from compressor.report.gate import broken, holding
+from compressor.report.language.next_step import next_step
 from compressor.report.render.head import TITLES
 from compressor.report.render.markdown import code, fold, table, text
 from compressor.report.render.provenance import provenance
@@ -122,15 +123,18 @@ def _head(report: LanguageReport, allow_unmeasured: bool) -> Iterator[str]:
         rows = [[each.name, *(text(cell or "–") for cell in each[1:])] for each in figures(report)]
         yield table(["", code(row.name), "budget", "student in torch, fp32", "the teacher", "verdict"], rows, 5)
         yield text(counted(report)) + "."
-    missed = [check for check in report.checks if check.verdict != "pass"]
+    missed, step = [check for check in report.checks if check.verdict != "pass"], next_step(report)
     if missed:
-        shown = missed if len(missed) <= MOST_OPEN else missed[: MOST_OPEN - 1]
+        room = MOST_OPEN if step is None else MOST_OPEN - 1
+        shown = missed if len(missed) <= room else missed[: room - 1]
         rows = [
             [code(c.variant), c.line, text(c.limit), text(c.value), f"**{c.verdict}**", text(c.reason)] for c in shown
         ]
         if len(shown) < len(missed):
             rows.append([f"{len(missed) - len(shown)} more, below", *[""] * 5])
         yield table(["variant", "line", "limit", "measured", "verdict", "reason"], rows)
+    if step is not None:
+        yield f"**Next:** {step.in_markdown()}"
 
 
 def _decision(report: LanguageReport, allow_unmeasured: bool) -> Iterator[str]:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from compressor.report.gate import broken, holding
+from compressor.report.language.next_step import next_step
 from compressor.report.language.render import DEFINED, Figure, counted, figures, troubles
 from compressor.report.render.head import TITLES
 from compressor.schema.language.report import LanguageReport
@@ -52,7 +53,9 @@ def _facts(report: LanguageReport, bundle: str, allow_unmeasured: bool) -> Itera
     if allow_unmeasured and any(check.verdict == "unmeasured" for check in missed):
         held = ", ".join(holding(report, allow_unmeasured)) or "no variant"
         yield "Note", f"unmeasured lines are allowed and not judged; every judged line is held by: {held}"
-    yield "Report", f"{bundle}/report.md"
+    if (step := next_step(report, bundle)) is not None:
+        yield "Next", f"{step.command}: {step.why}" if step.command else step.why
+    yield "Report", f"{bundle}/report.html"
     if report.winner is not None:
         yield "Ships", f"{bundle}/best"
 

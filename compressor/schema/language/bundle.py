@@ -4,7 +4,7 @@ bundle.json            this manifest
 models/VARIANT/        a folder a variant, as its runtime reads it
 eval/                  the validation and test split as blocks of tokens, what they cost torch and the teacher, prompts
 runners/               the scripts that run and measure it where kdc is not installed
-measurements/          raw samples             report.md, report.json   made from them
+measurements/          raw samples             report.html, report.md, report.json   made from them
 README.md              a model card            junit.xml                the report for a CI
 best/                  what ships              SHA256SUMS               every other file; `sha256sum -c` reads it
 """
