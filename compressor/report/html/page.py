@@ -20,7 +20,7 @@ from compressor.report.html.real_time import real_time_told
 from compressor.report.html.retained import classes_of
 from compressor.report.html.samples import disagreements
 from compressor.report.html.tables import tables_of
-from compressor.report.html.template import WORDS, own, template
+from compressor.report.html.template import WORDS, asset, template
 from compressor.report.html.text import shown
 from compressor.report.html.trend import history_drawn
 from compressor.report.html.unmeasured import not_measured
@@ -78,8 +78,8 @@ def to_html(
         confidence=confidence_percent(report.session.confidence) if report.session else "",
         shown=shown,
         data=_embedded({"judge": judged, "raw": raw, "explorer": explored}),
-        style=own("style.css"),
-        scripts=Markup("\n").join([own("judge.js"), own("frame.js"), own("page.js")]),
+        style=asset("style.css"),
+        scripts=Markup("\n").join([asset("judge.js"), asset("frame.js"), asset("page.js")]),
     )
 
 

@@ -11,7 +11,7 @@ from compressor.report.html.text import shown
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["WORDS", "own", "template"]
+__all__ = ["WORDS", "asset", "template"]
 
 WORDS = {
     "pass": "The budget holds",
@@ -21,7 +21,7 @@ WORDS = {
 }
 
 
-def own(name: str) -> Markup:
+def asset(name: str) -> Markup:
     """A file of ours in this folder, as it is: nothing of a bundle is in it."""
     return Markup((resources.files(__package__) / name).read_text(encoding="utf-8"))
 

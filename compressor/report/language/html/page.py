@@ -1,7 +1,7 @@
 """The whole page: what the template is filled with."""
 
 from compressor.report.html.head import failures
-from compressor.report.html.template import WORDS, own, template
+from compressor.report.html.template import WORDS, asset, template
 from compressor.report.html.text import shown
 from compressor.report.language.html.drawings import against_speed, sizes
 from compressor.report.language.html.head import cards, subject_of
@@ -41,6 +41,6 @@ def to_html(report: LanguageReport, results: LanguageResults, allow_unmeasured: 
         provenance=list(provenance(report, results)),
         not_measured=list(not_measured(report, results)),
         shown=shown,
-        style=own("style.css"),
-        scripts=own("frame.js"),
+        style=asset("style.css"),
+        scripts=asset("frame.js"),
     )
