@@ -278,13 +278,14 @@ def _balanced(given: dict[str, NDArray[Any]], split: str) -> float:
     return balanced_accuracy(top1(given[split]), given[f"{split}_labels"], given[split].shape[1]).value
 
 
-def gain(arm: Scores, base: Scores) -> str:
-    """Points of balanced accuracy over labels alone, with its 95 % interval: from the images, paired, whose mean over
-    the seeds is taken first, and from the seeds; and each seed's own."""
+def gain(arm: Scores, base: Scores, *, balanced: bool = True) -> str:
+    """Points of balanced accuracy over labels alone, or of accuracy, with its 95 % interval: from the samples, paired,
+    whose mean over the seeds is taken first, and from the seeds; and each seed's own."""
     pairs = min(len(arm.right), len(base.right))
     if not pairs or arm is base:
         return "–"
-    weights = 1 / np.bincount(arm.labels)[arm.labels] / len(np.unique(arm.labels))
+    counts = np.bincount(arm.labels)[arm.labels] * len(np.unique(arm.labels))
+    weights = 1 / (counts if balanced else np.full(len(arm.labels), len(arm.labels)))
     apart = np.stack([a.astype(float) - b for a, b in zip(arm.right, base.right, strict=False)])
     each = apart @ weights
     variance = float((weights**2 * (apart.mean(0) - each.mean()) ** 2).sum())

@@ -189,8 +189,8 @@ def scores_of(runs: Sequence[Path], data: str) -> Scores:
 
 def table(bench: Bench, chosen: dict[str, Case], layers: Sequence[int]) -> str:
     header = ["case", "layers", "arm", "seeds", "steps of the last stage", "validation %", "test %", "test, balanced %",
-              "of the teacher %", "points of balanced accuracy over labels alone"]  # fmt: skip
-    lines = [header, ["---", "---:", "---", *["---:"] * 7]]
+              "of the teacher %", "points over labels alone", "balanced"]  # fmt: skip
+    lines = [header, ["---", "---:", "---", *["---:"] * 8]]
     for name, case in chosen.items():
         data = data_of(bench, name, case)
         base = bench.work / name.removesuffix("-few")
@@ -200,7 +200,7 @@ def table(bench: Bench, chosen: dict[str, Case], layers: Sequence[int]) -> str:
         [teacher] = teachers["teacher"].accuracy
         lines += [
             [name, "all", run, "1", str(taught.steps[0]), spread(taught.validation), spread(taught.accuracy),
-             spread(taught.balanced), spread([100 * value / teacher for value in taught.accuracy]), "–"]
+             spread(taught.balanced), spread([100 * value / teacher for value in taught.accuracy]), "–", "–"]
             for run, taught in teachers.items() if taught.accuracy
         ]  # fmt: skip
         for kept in layers:
@@ -212,7 +212,8 @@ def table(bench: Bench, chosen: dict[str, Case], layers: Sequence[int]) -> str:
             lines += [
                 [name, str(kept), arm, str(len(scores.steps)), str(scores.steps[0]), spread(scores.validation),
                  spread(scores.accuracy), spread(scores.balanced),
-                 spread([100 * value / teacher for value in scores.accuracy]), gain(scores, alone)]
+                 spread([100 * value / teacher for value in scores.accuracy]),
+                 gain(scores, alone, balanced=False), gain(scores, alone)]
                 for arm, scores in by_arm.items() if scores.steps
             ]  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
