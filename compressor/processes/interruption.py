@@ -1,10 +1,11 @@
 """Ctrl-C, SIGTERM (a cancelled CI job, a spot instance) and SIGHUP (the terminal is gone) end a command in one way, at
 any moment: cleaned up, with one line and exit code 130. Under nohup SIGHUP stays ignored.
 
-The signal is an exception, KeyboardInterrupt, wherever the program is, but for three places. While an interruption is
+The signal is an exception, KeyboardInterrupt, wherever the program is, but for four places. While an interruption is
 cleaned up already, no further signal breaks that off, but a third Ctrl-C. Within `uninterrupted` it comes at the end.
 Amid an import other libraries may swallow it, or die of it in their C code, torch of its own: it comes again until it
-has an effect; or, where nothing has begun yet, the program ends at once.
+has an effect; or, where nothing has begun yet, the program ends at once. So it does wherever nobody would catch what
+is raised: before kdc's own program has come to its command, and behind it.
 """
 
 import atexit
@@ -108,6 +109,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGINT or _caught.count(number) < INSIST:
             return
         raise KeyboardInterrupt
+    if _outside_a_command(frame):
+        _end_now()
     importing = _importing(frame)
     if importing:
         by = importing[-1].f_back
@@ -163,6 +166,18 @@ def _is_command_line(frame: FrameType) -> bool:
     name = frame.f_globals.get("__name__", "")
     package = frame.f_globals.get("__package__") or ""
     return name in COMMAND_LINE or (name == "__main__" and package == "compressor")
+
+
+def _outside_a_command(frame: FrameType | None) -> bool:
+    """Whether this is kdc's own program, which has not come to its command yet, or is behind it."""
+    program = False
+    while frame is not None:
+        name = frame.f_code.co_name
+        if name == "_ended" and _is_command_line(frame):
+            return False
+        program = program or (name == "main" and _is_command_line(frame))
+        frame = frame.f_back
+    return program
 
 
 def _send_again(number: int) -> None:

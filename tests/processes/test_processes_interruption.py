@@ -209,6 +209,33 @@ def test_a_signal_before_anything_has_begun(tmp_path: Path, command: str) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", ["catch", "steady_streams"])
+def test_a_signal_before_there_is_a_command_to_end(tmp_path: Path, moment: str) -> None:
+    """While signals begin to be caught, and while the streams are made ready."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import signal, sys
+before = signal.signal
+
+def caught(number, handler):
+    was = before(number, handler)
+    if number == signal.SIGTERM and "{moment}" == "catch":
+        signal.raise_signal(number)
+    return was
+
+signal.signal, sys.argv = caught, ["kdc", "profiles", "list"]
+import compressor.terminal.console as console
+from compressor.__main__ import main
+if "{moment}" != "catch":
+    console.steady_streams = lambda: signal.raise_signal(signal.SIGTERM)
+main()
+""")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "kdc: error: interrupted\n")
+
+
+@pytest.mark.slow
 def test_a_signal_while_torch_calls_python_from_its_own_code(tmp_path: Path) -> None:
     """torch's C++ ends the process where what it calls raises: so the signal waits until torch is there."""
     (tmp_path / "torch").mkdir()
