@@ -40,7 +40,7 @@ step "a profile for this machine, with a budget: twice as fast as the teacher, 9
 kdc profiles new here --overwrite --set budget.min_speedup=2 --set budget.min_retention=0.9 --set budget.size_mb=25
 
 step "every precision of two runtimes, measured side by side, one chosen: the exit code says whether the budget holds"
-kdc export student --profile here --target onnxruntime --target openvino --out bundle
+kdc export student --profile here --target onnxruntime --target openvino --seconds 30 --no-throughput --out bundle
 
 step "the gate alone, as a release job would run it"
 kdc check bundle
