@@ -17,10 +17,10 @@ __all__ = [
     "Step",
     "decisive",
     "device_to_type",
+    "first_of_all",
     "measure_again",
     "next_step",
     "profile_to_type",
-    "without_the_broken",
 ]
 
 AnyReport = Report | LanguageReport
@@ -51,13 +51,16 @@ def next_step(report: Report, bundle: str = "BUNDLE") -> Step | None:
     if report.verdict == "pass":
         return None
     where = shlex.quote(bundle)
+    return first_of_all(report, where) or (
+        _for_a_failure(report) if report.verdict == "fail" else _for_an_open_verdict(report, where)
+    )
+
+
+def first_of_all(report: AnyReport, where: str) -> Step | None:
+    """What no line of the budget can be judged without."""
     if report.session is None:
         return Step(measure_again(report, where), "it was not measured")
-    if broken(report.checks):
-        return without_the_broken(report, where)
-    if report.verdict == "fail":
-        return _for_a_failure(report)
-    return _for_an_open_verdict(report, where)
+    return _without_the_broken(report, where) if broken(report.checks) else None
 
 
 def _typed(name: str, otherwise: str) -> str:
@@ -96,7 +99,7 @@ def decisive(report: AnyReport, *verdicts: str) -> set[str]:
     return {check.line for check in judged(report) if check.verdict in verdicts}
 
 
-def without_the_broken(report: AnyReport, where: str) -> Step:
+def _without_the_broken(report: AnyReport, where: str) -> Step:
     """What to do about an artefact that is at fault."""
     at_fault = {check.variant for check in broken(report.checks)}
     students = [row for row in report.rows if row.role == "student"]

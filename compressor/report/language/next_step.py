@@ -2,9 +2,8 @@
 
 import shlex
 
-from compressor.report.gate import broken
 from compressor.report.language.figures import SPEED
-from compressor.report.next_step import Step, decisive, measure_again, profile_to_type, without_the_broken
+from compressor.report.next_step import Step, decisive, first_of_all, measure_again, profile_to_type
 from compressor.schema.language.report import LanguageReport
 
 __all__ = ["next_step"]
@@ -20,11 +19,9 @@ def next_step(report: LanguageReport, bundle: str = "BUNDLE") -> Step | None:
     if report.verdict == "pass":
         return None
     where = shlex.quote(bundle)
-    if report.session is None:
-        return Step(measure_again(report, where), "it was not measured")
-    if broken(report.checks):
-        return without_the_broken(report, where)
-    return _for_a_failure(report, where) if report.verdict == "fail" else _for_an_open_verdict(report, where)
+    return first_of_all(report, where) or (
+        _for_a_failure(report, where) if report.verdict == "fail" else _for_an_open_verdict(report, where)
+    )
 
 
 def _for_a_failure(report: LanguageReport, where: str) -> Step:
